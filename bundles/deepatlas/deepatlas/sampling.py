@@ -1,0 +1,103 @@
+"""Pairs of cases, chosen by what each step needs and which cases have labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from deepatlas.stages import Schedule
+from torch.utils.data import Sampler
+
+from tools.data.checks import DataError
+
+__all__ = ["PairSampler", "collate_pairs"]
+
+
+class PairSampler(Sampler):
+    """Yields index lists [fixed..., moving...] of pairs; every draw depends on seed and step alone.
+
+    Which pairs a step gets: two labelled cases when it learns from labels, one labelled case and any other when the
+    registration carries labels, and otherwise any two, at least one of them labelled in ``labelled_pairs`` of the pairs.
+
+    Args:
+        data: list of case dictionaries; a case is labelled when it has a "label".
+        schedule: what each step needs.
+        pairs: pairs a batch on this process.
+        epoch_length: batches one pass yields.
+        seed: seed of all draws.
+        labelled_pairs: share of pairs with a labelled case where predicted segmentations stand in for labels.
+        rank, world_size: with several processes every one draws the same pairs and takes its part of them.
+
+    Raises:
+        DataError: a single case, or no label although a stage needs one.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        schedule: Schedule,
+        pairs: int = 2,
+        epoch_length: int = 100,
+        seed: int = 0,
+        labelled_pairs: float = 0.5,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.schedule, self.pairs, self.epoch_length, self.seed = schedule, pairs, epoch_length, seed
+        self.labelled_pairs, self.rank, self.world_size = labelled_pairs, rank, world_size
+        self.cases = len(data)
+        self.labelled = [i for i, case in enumerate(data) if case.get("label") is not None]
+        self.next_step = 0
+        if self.cases < 2:
+            raise DataError(f"pairs need at least two training cases, there are {self.cases}")
+        if not self.labelled and any(self._needs_labels(stage) for stage in schedule.stages):
+            raise DataError("no training case has a label, but the stages learn from labels (the unsupervised experiment does not)")
+
+    @staticmethod
+    def _needs_labels(stage: Any) -> bool:
+        return stage.segmentation > 0 or stage.registration_from == "labels"
+
+    def __len__(self) -> int:
+        return self.epoch_length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        begin = self.next_step
+        self.next_step += self.epoch_length
+        for step in range(begin, begin + self.epoch_length):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> list[int]:
+        """Indices of the batch at a step: fixed cases first, then as many moving ones."""
+        random = np.random.default_rng((self.seed, step))
+        pairs = [self._pair(step, random) for _ in range(self.pairs * self.world_size)]
+        pairs = pairs[self.rank * self.pairs : (self.rank + 1) * self.pairs]
+        return [fixed for fixed, _ in pairs] + [moving for _, moving in pairs]
+
+    def _pair(self, step: int, random: np.random.Generator) -> tuple[int, int]:
+        stage, network, _ = self.schedule(step)
+        labelled_only = (network, stage.registration_from) == ("registration", "labels") or (
+            (network, stage.segmentation_from) == ("segmentation", "labels")
+        )
+        if labelled_only:
+            # A single labelled case is paired with itself, under two augmentations.
+            first, second = random.choice(self.labelled, 2, replace=len(self.labelled) < 2)
+            return int(first), int(second)
+        with_label = network == "segmentation" or (stage.registration_from == "segmentations" and random.random() < self.labelled_pairs)
+        first = int(random.choice(self.labelled)) if with_label and self.labelled else int(random.integers(self.cases))
+        second = int(random.integers(self.cases - 1))
+        second += second >= first
+        return (first, second) if random.random() < 0.5 else (second, first)
+
+
+def collate_pairs(cases: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Batch of cases, a missing label standing as zeros: image (N, 1, D, H, W), label (N, 1, D, H, W), labelled (N,) bool."""
+    images = torch.stack([torch.as_tensor(case["image"]) for case in cases])
+    labels = [case.get("label") for case in cases]
+    empty = torch.zeros_like(images[0])
+    return {
+        "image": images,
+        "label": torch.stack([empty if label is None else torch.as_tensor(label) for label in labels]),
+        "labelled": torch.tensor([label is not None for label in labels]),
+    }

@@ -1,0 +1,114 @@
+"""The schedule of a training: which network learns at which step, and from what.
+
+A run is a list of stages; a stage alternates registration and segmentation steps. Shares, not step counts, divide the
+run, so that whoever sets ``max_epochs`` (MONAI Label, a federated client) still runs every stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+__all__ = ["Schedule", "Stage", "Step"]
+
+REGISTRATION_SOURCES = ("images", "labels", "segmentations")
+SEGMENTATION_SOURCES = ("labels", "registration")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Args:
+        name: for logs.
+        share: part of the run's steps, relative to the other stages' shares.
+        registration: registration steps in one turn of the alternation.
+        segmentation: segmentation steps in one turn, taken first.
+        registration_from: "images" (unsupervised), "labels" (pairs of labelled cases), or "segmentations" (all pairs, a
+            missing label replaced by the segmentation network's soft output).
+        segmentation_from: "labels" (supervised only) or "registration" (labels carried over by the registration as well).
+
+    Raises:
+        ValueError: an argument is out of its range; the message names the stage.
+    """
+
+    name: str
+    share: float = 1.0
+    registration: int = 0
+    segmentation: int = 0
+    registration_from: str = "segmentations"
+    segmentation_from: str = "registration"
+
+    def __post_init__(self) -> None:
+        if self.share <= 0 or min(self.registration, self.segmentation) < 0 or self.turn == 0:
+            raise ValueError(f"stage {self.name!r} needs a positive share and at least one step a turn")
+        if self.registration_from not in REGISTRATION_SOURCES:
+            raise ValueError(f"stage {self.name!r}: registration_from must be one of {REGISTRATION_SOURCES}, not {self.registration_from!r}")
+        if self.segmentation_from not in SEGMENTATION_SOURCES:
+            raise ValueError(f"stage {self.name!r}: segmentation_from must be one of {SEGMENTATION_SOURCES}, not {self.segmentation_from!r}")
+
+    @property
+    def turn(self) -> int:
+        """Steps of one turn of the alternation."""
+        return self.registration + self.segmentation
+
+
+class Step(NamedTuple):
+    """What happens at one step: the stage, the network that learns, and where its learning rate stands in [0, 1)."""
+
+    stage: Stage
+    network: str
+    progress: float
+
+
+class Schedule:
+    """Maps a step's number to what happens at it. A pure function of its arguments, so that a resumed run needs no state.
+
+    Args:
+        stages: :class:`Stage` objects or dictionaries of their arguments.
+        total_steps: steps of the whole run; may be set later, before the first step.
+        warmup: share of a network's steps over which its learning rate rises.
+        final: learning rate at the end, relative to the highest.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage | Mapping[str, Any]], total_steps: int = 1, warmup: float = 0.03, final: float = 0.01
+    ) -> None:
+        if not stages:
+            raise ValueError("a schedule needs at least one stage")
+        self.stages = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
+        self.total_steps, self.warmup, self.final = int(total_steps), warmup, final
+
+    @cached_property
+    def _steps(self) -> list[tuple[Stage, str, int]]:
+        """Stage, network, and number of that network's steps before, for each step."""
+        total = sum(stage.share for stage in self.stages)
+        bounds = [0.0]
+        for stage in self.stages:
+            bounds.append(bounds[-1] + stage.share / total * self.total_steps)
+        steps, count = [], {"registration": 0, "segmentation": 0}
+        for stage, begin, end in zip(self.stages, bounds[:-1], bounds[1:], strict=True):
+            for i in range(round(end) - round(begin)):
+                network = "segmentation" if i % stage.turn < stage.segmentation else "registration"
+                steps.append((stage, network, count[network]))
+                count[network] += 1
+        return steps
+
+    def __call__(self, step: int) -> Step:
+        """The step with this number, from 0; numbers past the end repeat the last one."""
+        stage, network, before = self._steps[min(step, len(self._steps) - 1)]
+        return Step(stage, network, before / self.count(network))
+
+    def count(self, network: str) -> int:
+        """Optimisation steps that "registration" or "segmentation" gets in the whole run."""
+        return sum(name == network for _, name, _ in self._steps)
+
+    def learning_rate(self, progress: float) -> float:
+        """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps."""
+        if progress < self.warmup:
+            return max(progress / self.warmup, 0.02)
+        cosine = 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+        return self.final + (1 - self.final) * cosine

@@ -1,0 +1,155 @@
+"""One optimisation step of DeepAtlas, as the ``iteration_update`` of MONAI's ``SupervisedTrainer``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from deepatlas.losses import RegistrationLoss, SegmentationLoss
+from deepatlas.stages import Schedule, Stage
+from ignite.engine import Engine
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tools.bundle.precision import autocast_dtype
+from tools.data.augmentation import Augmentation
+from tools.registration.displacement import warp
+
+__all__ = ["DeepAtlasUpdate"]
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+class DeepAtlasUpdate:
+    """Trains the network whose turn it is, with the other one frozen.
+
+    A batch holds N pairs: cases 0..N-1 are fixed (I_t), N..2N-1 moving (I_m). Geometry is augmented first and for both
+    networks alike; the segmentation network learns from images with changed intensities as well.
+
+    Args:
+        segmentation: F_S, image (B, 1, D, H, W) to logits (B, C, D, H, W).
+        registration: F_R, see :class:`tools.networks.registration.RegistrationNetwork`.
+        segmentation_optimizer, registration_optimizer: their optimisers; the learning rates found in them are the highest.
+        schedule: which network learns at which step, and from what.
+        num_classes: C, with the background.
+        registration_loss, segmentation_loss: the losses; defaults as documented there.
+        augmentation: None switches it off.
+        seed: with the step's number the only source of randomness.
+        precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.autocast_dtype`).
+        max_norm: gradients are clipped to this norm.
+    """
+
+    def __init__(
+        self,
+        segmentation: nn.Module,
+        registration: nn.Module,
+        segmentation_optimizer: torch.optim.Optimizer,
+        registration_optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        num_classes: int,
+        registration_loss: RegistrationLoss | None = None,
+        segmentation_loss: SegmentationLoss | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        precision: str = "auto",
+        max_norm: float = 1.0,
+        rank: int = 0,
+    ) -> None:
+        self.networks = {"segmentation": segmentation, "registration": registration}
+        self.optimizers = {"segmentation": segmentation_optimizer, "registration": registration_optimizer}
+        self.schedule, self.num_classes = schedule, num_classes
+        self.registration_loss = RegistrationLoss() if registration_loss is None else registration_loss
+        self.segmentation_loss = SegmentationLoss() if segmentation_loss is None else segmentation_loss
+        self.augmentation, self.seed, self.max_norm, self.rank = augmentation, int(seed), max_norm, rank
+        device = next(segmentation.parameters()).device
+        self.dtype = autocast_dtype(precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()}
+
+    def __call__(self, engine: Engine, batch: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """One step; returns the loss and its weighted parts, named "<network>/<part>"."""
+        number = engine.state.iteration - 1
+        stage, name, progress = self.schedule(number)
+        for group, rate in zip(self.optimizers[name].param_groups, self.base_rates[name], strict=True):
+            group["lr"] = rate * self.schedule.learning_rate(progress)
+        images, augmented, labels, labelled = self.prepare(batch, engine.state.device, number, intensities=name == "segmentation")
+        for network_name, network in self.networks.items():
+            network.train(network_name == name)
+        step = self.registration_step if name == "registration" else self.segmentation_step
+        with self.autocast(images.device):
+            parts = step(stage, images, augmented, labels, labelled)
+        self.optimize(name, parts.loss)
+        return {"loss": parts.loss.item()} | {f"{name}/{key}": value.item() for key, value in parts._asdict().items() if key != "loss"}
+
+    def autocast(self, device: torch.device) -> Any:
+        """Context of mixed precision, or none."""
+        return nullcontext() if self.dtype is None else torch.autocast(device.type, dtype=self.dtype)
+
+    def prepare(self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int, intensities: bool) -> tuple[torch.Tensor, ...]:
+        """Images, images with changed intensities (2N, 1, D, H, W), one-hot labels (2N, C, D, H, W), labelled (2N,) bool."""
+        image = torch.as_tensor(batch["image"]).to(device).float()
+        label = torch.as_tensor(batch["label"]).to(device)
+        one_hot = torch.cat([label == c for c in range(self.num_classes)], dim=1).float()
+        augmented = image
+        if self.augmentation is not None:
+            pairs = len(image) // 2
+            for pair in range(pairs):
+                # Seeded per pair of the whole batch, so that splitting a batch over processes changes nothing.
+                entropy = np.random.SeedSequence((self.seed, step, self.rank * pairs + pair))
+                generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+                rows = [pair, pair + pairs]
+                image[rows], one_hot[rows] = self.augmentation.deform(image[rows], one_hot[rows], generator)
+                if intensities:
+                    augmented = image.clone() if augmented is image else augmented
+                    augmented[rows] = self.augmentation.intensities(image[rows], generator)
+        return image, augmented, one_hot, batch["labelled"].to(device)
+
+    def registration_step(
+        self, stage: Stage, images: torch.Tensor, augmented: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor
+    ) -> Any:
+        """Loss of F_R; a missing label is replaced by F_S's soft output."""
+        fixed, moving = images.chunk(2)
+        output = self.networks["registration"](fixed, moving)
+        if stage.registration_from == "images":
+            return self.registration_loss(output, fixed, moving)
+        if not labelled.all():
+            with torch.no_grad():
+                labels = labels.clone()
+                labels[~labelled] = _plain(self.networks["segmentation"])(images[~labelled]).float().softmax(1)
+        fixed_segmentation, moving_segmentation = labels.chunk(2)
+        return self.registration_loss(output, fixed, moving, fixed_segmentation, moving_segmentation)
+
+    def segmentation_step(
+        self, stage: Stage, images: torch.Tensor, augmented: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor
+    ) -> Any:
+        """Loss of F_S by the four label cases of the paper; with the registration's field fixed."""
+        if stage.segmentation_from == "labels":
+            return self.segmentation_loss(self.networks["segmentation"](augmented).float(), labels)
+        logits = self.networks["segmentation"](augmented).float()
+        fixed_labelled, moving_labelled = labelled.chunk(2)
+        # Both labelled: nothing for F_S in L_a. Neither: no pair of a segmentation step (the sampler sees to it).
+        one = fixed_labelled ^ moving_labelled
+        first = second = None
+        if one.any():
+            fixed, moving = images.chunk(2)
+            with torch.no_grad():
+                ddf = _plain(self.networks["registration"])(fixed[one], moving[one]).ddf
+            known = labelled.view(-1, 1, 1, 1, 1)
+            fixed_segmentation, moving_segmentation = torch.where(known, labels, logits.softmax(1)).chunk(2)
+            first, second = warp(moving_segmentation[one], ddf), fixed_segmentation[one]
+        return self.segmentation_loss(logits[labelled], labels[labelled], first, second)
+
+    def optimize(self, name: str, loss: torch.Tensor) -> None:
+        """Backward pass, clipping and step of one network."""
+        optimizer, network = self.optimizers[name], self.networks[name]
+        optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(network.parameters(), self.max_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tools.data.checks import DataError
+from tools.data.decathlon import case_name, read_dataset, read_images
+
+
+@pytest.fixture
+def edit(tiny_dataset):
+    """Changes entries of the tiny data set's dataset.json and returns the folder."""
+
+    def change(**fields):
+        path = tiny_dataset / "dataset.json"
+        content = {**json.loads(path.read_text()), **fields}
+        path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+        return tiny_dataset
+
+    return change
+
+
+@pytest.mark.parametrize(("path", "name"), [("a/b.nii.gz", "b"), ("b.1.nii", "b.1"), ("b.txt", "b.txt")])
+def test_case_name(path, name):
+    assert case_name(path) == name
+
+
+def test_reads_plain_folder(tiny_dataset):
+    dataset = read_dataset(tiny_dataset)
+    assert dataset.name == "blobs"
+    assert dataset.labels == {0: "background", 1: "left", 2: "right"}
+    assert [case.name for case in dataset.cases] == [f"case_{k:02d}" for k in range(6)]
+    assert dataset.cases[0].image.is_file()
+    assert dataset.cases[0].label.is_file()
+    assert dataset.test == ()
+    assert dataset.slice_axis is None
+    assert dataset.cases[0].domain is None
+
+
+def test_sorted_unlabelled_domain_particles(edit):
+    root = edit(
+        domain="knee",
+        slice_axis=2,
+        training=["./imagesTr/case_02.nii.gz", {"image": "imagesTr/case_01.nii.gz", "domain": "ankle", "particles": "p/x.particles"}],
+        test=["./imagesTr/case_03.nii.gz"],
+    )
+    (root / "particles").mkdir()
+    (root / "particles" / "case_02.particles").write_text("0 0 0\n")
+    dataset = read_dataset(root)
+    first, second = dataset.cases
+    assert (first.name, first.domain, first.particles) == ("case_01", "ankle", root / "p/x.particles")
+    assert (second.name, second.domain, second.label) == ("case_02", "knee", None)
+    assert second.particles == root / "particles" / "case_02.particles"
+    assert dataset.slice_axis == 2
+    assert [case.name for case in dataset.test] == ["case_03"]
+
+
+@pytest.mark.parametrize("labels", [{"0": "background", "3": "bone"}, {"background": 0, "bone": 3}, {"3": "bone"}])
+def test_labels_in_either_order(edit, labels):
+    assert read_dataset(edit(labels=labels)).labels == {0: "background", 3: "bone"}
+
+
+def test_without_training_list_folders_are_listed(edit):
+    root = edit(training=...)
+    (root / "imagesTr" / "case_00.nii.gz").rename(root / "imagesTr" / "case_00_0000.nii.gz")
+    (root / "imagesTr" / "._case_00_0000.nii.gz").write_text("")
+    dataset = read_dataset(root)
+    assert len(dataset.cases) == 6
+    assert dataset.cases[0].label == root / "labelsTr" / "case_00.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": ...}, "labels"),
+        ({"labels": {"0": "background"}}, "beside the background"),
+        ({"labels": {"0": "background", "bone": [1, 2]}}, "bone"),
+        ({"labels": {"a": 1, "b": 1}}, "twice"),
+        ({"training": {"image": "x"}}, "must be a list"),
+        ({"training": [{"label": "x.nii.gz"}]}, "entry 0"),
+        ({"training": [{"image": "x.nii.gz", "label": 3}]}, "label"),
+        ({"training": [{"image": "x.png"}]}, "x.png"),
+        ({"slice_axis": 3}, "slice_axis"),
+    ],
+)
+def test_malformed_description(edit, fields, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_dataset(edit(**fields))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        read_dataset(tmp_path / "nothing")
+
+
+def test_no_description(tmp_path):
+    with pytest.raises(DataError, match=r"dataset\.json: missing"):
+        read_dataset(tmp_path)
+
+
+def test_broken_json(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"labels": ')
+    with pytest.raises(DataError, match=r"dataset\.json: not readable as JSON"):
+        read_dataset(tmp_path)
+
+
+def test_images_of_a_data_set_are_its_test_list_or_all(edit, tiny_dataset):
+    assert len(read_images(tiny_dataset)) == 6
+    assert [case.name for case in read_images(edit(test=[{"image": "imagesTr/case_04.nii.gz"}]))] == ["case_04"]
+
+
+def test_images_of_a_folder_and_of_a_file(tiny_dataset):
+    assert len(read_images(tiny_dataset / "imagesTr")) == 6
+    assert [case.name for case in read_images(tiny_dataset / "imagesTr" / "case_01.nii.gz")] == ["case_01"]
+
+
+def test_no_images(tmp_path):
+    with pytest.raises(DataError, match="no image found"):
+        read_images(tmp_path)

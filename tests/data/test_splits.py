@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from tools.data.checks import DataError
+from tools.data.decathlon import read_dataset
+from tools.data.splits import apply_split, make_splits, read_split, report_pairs, report_split, select, write_split
+
+
+@pytest.fixture
+def dataset(tiny_dataset):
+    return read_dataset(tiny_dataset)
+
+
+def with_labels(dataset, count):
+    cases = tuple(case if k < count else dataclasses.replace(case, label=None) for k, case in enumerate(dataset.cases))
+    return dataclasses.replace(dataset, cases=cases)
+
+
+def names(cases):
+    return [case.name for case in cases]
+
+
+def test_report_split_is_the_documented_one():
+    # SHA-256 of "0:report:<name>" orders the names: written down so that no change of code moves the split.
+    train, report = report_split([f"case_{k}" for k in (3, 1, 0, 2, 4)], report=2, seed=0)
+    assert (train, report) == (["case_0", "case_3", "case_4"], ["case_1", "case_2"])
+
+
+def test_report_split_of_all_cases():
+    with pytest.raises(DataError, match="too few cases: 3, of which 3"):
+        report_split(["a", "b", "c"], report=3)
+
+
+@pytest.mark.parametrize(
+    ("n", "pairs"), [(2, [(0, 1), (1, 0)]), (3, [(0, 1), (1, 2), (2, 0)]), (5, [(0, 3), (1, 0), (2, 2), (3, 4), (4, 1)])]
+)
+def test_report_pairs(n, pairs):
+    assert report_pairs(n) == [pair for pair in pairs if pair[0] != pair[1]]
+
+
+def test_report_pairs_of_forty_are_complete():
+    assert len(report_pairs(40)) == 40
+    assert report_pairs(40)[10] == (10, 3)
+
+
+def test_folds_divide_the_labelled_cases(dataset):
+    divisions = make_splits(dataset, folds=3)["divisions"]
+    assert sorted(name for d in divisions for name in d["validation"]) == names(dataset.cases)
+    for d in divisions:
+        assert sorted(d["train"] + d["validation"]) == names(dataset.cases)
+        assert len(d["validation"]) == 2
+        assert not d["validation_in_training"]
+
+
+def test_seed_changes_the_division(dataset):
+    assert make_splits(dataset, 3, 0) == make_splits(dataset, "3", "0") != make_splits(dataset, 3, 1)
+
+
+def test_unlabelled_cases_train_in_every_fold(dataset):
+    some = with_labels(dataset, 3)
+    for fold in range(3):
+        split = select(some, folds=5, fold=fold)
+        assert {"case_03", "case_04", "case_05"} < set(names(split.train))
+        assert len(split.validation) == 1
+        assert split.validation[0].label is not None
+        assert len(split.labelled) == 2
+
+
+@pytest.mark.parametrize("arguments", [{"fold": "all"}, {"folds": "all"}, {"folds": "1"}, {"folds": 1, "fold": 4}])
+def test_training_on_everything_watches_training_cases(dataset, arguments):
+    split = select(dataset, **arguments, label_limit=2)
+    assert names(split.train) == names(dataset.cases)
+    assert split.record["validation_in_training"]
+    assert names(split.validation) == split.record["labelled"] == names(split.labelled)
+    assert len(split.labelled) == 2
+
+
+def test_single_labelled_case_stays_in_training(dataset):
+    split = select(with_labels(dataset, 1), fold=3)
+    assert names(split.labelled) == names(split.validation) == ["case_00"]
+
+
+def test_without_labels(dataset):
+    split = select(with_labels(dataset, 0), folds=3)
+    assert len(split.validation) == 2
+    assert len(split.train) == 4
+    assert split.labelled == ()
+
+
+@pytest.mark.parametrize("limit", [None, 0, "all", "0"])
+def test_no_label_limit(dataset, limit):
+    split = select(dataset, folds=3, label_limit=limit)
+    assert len(split.labelled) == 4
+    assert split.record["label_limit"] == "all"
+
+
+def test_label_limits_are_nested_and_seeded(dataset):
+    chosen = {
+        (n, seed): set(select(dataset, fold="all", label_limit=n, label_seed=seed).record["labelled"])
+        for n in (1, 2, 5)
+        for seed in range(6)
+    }
+    for seed in range(6):
+        assert len(chosen[5, seed]) == 5
+        assert chosen[1, seed] < chosen[2, seed] < chosen[5, seed]
+    assert len({frozenset(chosen[1, seed]) for seed in range(6)}) > 1
+
+
+def test_holdout_is_in_no_list(dataset):
+    split = select(dataset, folds=2, holdout="2")
+    assert names(split.report) == report_split(names(dataset.cases), 2, 0)[1]
+    assert not set(names(split.report)) & set(names(split.train) + names(split.validation))
+
+
+def test_groups_stay_together(dataset):
+    cases = tuple(dataclasses.replace(case, name=f"patient{k // 2}_frame{k % 2}") for k, case in enumerate(dataset.cases))
+    grouped = dataclasses.replace(dataset, cases=cases)
+    for fold in range(3):
+        split = select(grouped, folds=3, fold=fold, group_pattern=r"patient\d+")
+        assert len({name.split("_")[0] for name in names(split.validation)}) == 1
+        assert len(split.validation) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"label_limit": 6, "folds": 3}, "label_limit is 6, but only 4"),
+        ({"label_limit": "some"}, "label_limit must be an integer, not 'some'"),
+        ({"label_limit": -1}, "label_limit must be at least 0"),
+        ({"fold": 3, "folds": 3}, r"fold 3 does not exist, there are 3"),
+        ({"fold": -1}, "fold must be at least 0"),
+        ({"folds": 2.5}, "folds must be an integer"),
+        ({"split_seed": True}, "split_seed must be an integer"),
+        ({"holdout": 6}, "too few cases"),
+        ({"group_pattern": "x"}, "does not match"),
+    ],
+)
+def test_invalid_arguments(dataset, arguments, message):
+    with pytest.raises(DataError, match=message):
+        select(dataset, **arguments)
+
+
+def test_written_split_is_read_back(dataset, tmp_path):
+    split = select(dataset, folds=3, fold=1, label_limit=2, holdout=1)
+    write_split(tmp_path / "splits.json", split)
+    again = select(dataset, splits_file=tmp_path / "splits.json", label_limit=5)
+    assert again == split
+
+
+def test_own_split_with_names_only(dataset, tmp_path):
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"train": ["case_01", "case_02", "case_03"], "validation": ["case_00"]}))
+    split = select(dataset, splits_file=path, label_limit=2)
+    assert names(split.validation) == ["case_00"]
+    assert len(split.labelled) == 2
+    assert len(split.train) == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"train": ["case_1"], "validation": []}, r"train case case_1 is not in .*did you mean case_01\?"),
+        ({"train": ["case_01"], "validation": [], "report": ["case_01"]}, "both a train and a report case"),
+        ({"train": ["case_01"], "validation": [], "labelled": ["case_02"]}, "not a training case"),
+    ],
+)
+def test_split_that_does_not_fit(dataset, record, message):
+    with pytest.raises(DataError, match=message):
+        apply_split(dataset, record)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "missing"), ("{", "JSON"), ("[]", "train"), ('{"train": [], "validation": []}', "empty"), ('{"train": "x"}', "train")],
+)
+def test_unreadable_split(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "splits.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_split(tmp_path / "splits.json")

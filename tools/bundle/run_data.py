@@ -1,0 +1,108 @@
+"""The data of one training run: which cases, which plan, and what is written of both beside the weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tools.bundle.overrides import to_bool
+from tools.data.checks import DataError, check_dataset
+from tools.data.decathlon import Case, Dataset, read_dataset
+from tools.data.plan import Plan, make_plan
+from tools.data.splits import Split, select, write_split
+
+__all__ = ["RunData", "as_dictionaries"]
+
+
+def as_dictionaries(cases: Iterable[Case]) -> list[dict[str, str]]:
+    """Cases as MONAI's data dictionaries: "image" and, where there is one, "label" (paths), and "name"."""
+    return [
+        {"name": case.name, "image": str(case.image)} | ({} if case.label is None else {"label": str(case.label)}) for case in cases
+    ]
+
+
+class RunData:
+    """Data set, split and plan of a run; nothing is read before it is asked for.
+
+    Without a data set (a client that hands over its own list of cases) the plan of ``model_dir`` holds and the lists of
+    cases are empty.
+
+    Args:
+        dataset_dir: Decathlon-style folder, or "" for none.
+        output_dir: where ``plan.json`` and ``splits.json`` are written.
+        model_dir: a trained model's folder; its plan is used when ``use_model_plan`` is set or there is no data set.
+        split: arguments of :func:`tools.data.splits.select`.
+        plan: overrides of :func:`tools.data.plan.make_plan`; ``None`` values leave a field to the data.
+        extra: what the bundle adds to the plan (network sizes).
+        use_model_plan: fine-tuning: follow the plan the weights were made with.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike = "",
+        output_dir: str | os.PathLike = "",
+        model_dir: str | os.PathLike = "",
+        split: Mapping[str, Any] | None = None,
+        plan: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        use_model_plan: bool | str = False,
+    ) -> None:
+        self.dataset_dir, self.output_dir, self.model_dir = str(dataset_dir), Path(output_dir), Path(model_dir)
+        self._split_options, self._plan_overrides, self._extra = dict(split or {}), dict(plan or {}), dict(extra or {})
+        self._use_model_plan = to_bool(use_model_plan)
+
+    @cached_property
+    def dataset(self) -> Dataset | None:
+        """The data set as described by its ``dataset.json``, or None without one."""
+        return read_dataset(self.dataset_dir) if self.dataset_dir else None
+
+    @cached_property
+    def split(self) -> Split:
+        """The cases of this run."""
+        if self.dataset is None:
+            return Split(train=(), validation=(), report=(), record={})
+        return select(self.dataset, **self._split_options)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan: the model's, or made from the headers of the data set."""
+        if self.dataset is None or self._use_model_plan:
+            plan = Plan.load(self.model_dir / "plan.json")
+            if self.dataset is not None and self.dataset.labels != plan.labels:
+                raise DataError(f"{self.dataset.root / 'dataset.json'}: labels {self.dataset.labels} are not the model's {plan.labels}")
+            return plan
+        return make_plan(self.dataset, **{**self._plan_overrides, "extra": self._extra})
+
+    @property
+    def train(self) -> list[dict[str, str]]:
+        """Training cases as MONAI data dictionaries."""
+        return as_dictionaries(self.split.train)
+
+    @property
+    def validation(self) -> list[dict[str, str]]:
+        """Validation cases as MONAI data dictionaries."""
+        return as_dictionaries(self.split.validation)
+
+    @property
+    def report(self) -> list[dict[str, str]]:
+        """Cases held out for the final numbers, or the validation cases where none are held out."""
+        return as_dictionaries(self.split.report or self.split.validation)
+
+    def check(self, need_labels: int = 1) -> None:
+        """Look at every input file before work starts.
+
+        Raises:
+            DataError: there is no data set, or it has a fault.
+        """
+        if self.dataset is None:
+            raise DataError("no data set: give --dataset_dir, a folder with dataset.json, imagesTr/ and labelsTr/")
+        check_dataset(self.dataset, need_labels=need_labels)
+
+    def save(self) -> None:
+        """Write ``plan.json`` and ``splits.json`` into the output folder."""
+        self.plan.save(self.output_dir / "plan.json")
+        if self.dataset is not None:
+            write_split(self.output_dir / "splits.json", self.split)

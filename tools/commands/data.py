@@ -1,0 +1,102 @@
+"""``python -m tools data``: make phantoms, or get the real hippocampus set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+from tools.data.checks import DataError
+from tools.data.folders import fill_new_folder
+
+__all__ = ["COMMANDS", "hippocampus", "phantoms"]
+
+_TASK = "Task04_Hippocampus"
+
+
+def _numbers(value: object, name: str, kind: type, counts: tuple[int, ...]) -> tuple:
+    """fire hands over 48,64,48 as a tuple, a single number as a number, and anything else as it came."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    allowed = (int,) if kind is int else (int, float)
+    if len(values) not in counts or any(isinstance(v, bool) or not isinstance(v, allowed) for v in values):
+        expected = " or ".join(str(count) for count in counts)
+        raise ValueError(f"--{name} takes {expected} {'whole ' if kind is int else ''}number(s) separated by commas, got {value!r}")
+    return tuple(kind(v) for v in values)
+
+
+def phantoms(
+    to: str,
+    joint: str = "knee",
+    cases: int = 24,
+    seed: int = 0,
+    size: tuple[int, int, int] = (48, 64, 48),
+    spacing: float | tuple[float, float, float] | None = None,
+    points: int = 512,
+) -> None:
+    """Write a Decathlon-style folder of joint phantoms with known labels and corresponding points.
+
+    Args:
+        to: folder to make; it must not exist or be empty.
+        joint: ankle, knee or shoulder.
+        cases: number of subjects.
+        seed: same seed, same files.
+        size: voxels, three numbers separated by commas.
+        spacing: mm, one number or three; by default what makes the size cover the joint.
+        points: corresponding surface points a subject.
+    """
+    from tools.data.phantoms import write_phantoms
+
+    size = _numbers(size, "size", int, (3,))
+    if spacing is not None:
+        values = _numbers(spacing, "spacing", float, (1, 3))
+        spacing = values if len(values) == 3 else values[0]
+    cases, seed, points = (_numbers(v, n, int, (1,))[0] for v, n in ((cases, "cases"), (seed, "seed"), (points, "points")))
+    folder = write_phantoms(to, joint, cases, seed, size, spacing, points, progress=lambda line: print(line, file=sys.stderr))
+    print(folder)
+
+
+def hippocampus(to: str, url: str | None = None, md5: str | None = None, progress: bool = True) -> None:
+    """Download the hippocampus set of the Medical Segmentation Decathlon (Task04, CC-BY-SA 4.0) by MONAI's downloader.
+
+    Args:
+        to: folder to make; it must not exist or be empty.
+        url: of the archive, by default the one MONAI knows.
+        md5: of the archive; goes with another url.
+        progress: show the download's progress bar.
+    """
+    from monai.apps import DecathlonDataset, download_url, extractall
+    from monai.apps.utils import HashCheckError
+
+    if (url is None) != (md5 is None):
+        raise ValueError("--url and --md5, the checksum of the archive behind it, go together")
+    url, md5 = url or DecathlonDataset.resource[_TASK], md5 or DecathlonDataset.md5[_TASK]
+
+    def fill(folder: Path) -> None:
+        # one folder for everything on the way, so that a failure leaves nothing
+        archive, unpacked = folder / "archive" / os.path.basename(url), folder / "unpacked"
+        try:
+            # MONAI's download_and_extract asks the server for a file name first, which file:// cannot answer
+            download_url(url, archive, hash_val=md5, hash_type="md5", progress=progress)
+            extractall(archive, unpacked, has_base=False)
+        except (OSError, RuntimeError, HashCheckError, tarfile.TarError, zipfile.BadZipFile) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{url}: could not be downloaded and unpacked: {reason}") from error
+        found = [path for path in sorted(unpacked.glob("**/dataset.json")) if not path.name.startswith("._")]
+        if len(found) != 1:
+            raise DataError(f"{url}: the archive holds {len(found)} dataset.json instead of one")
+        for item in sorted(found[0].parent.iterdir()):
+            if not item.name.startswith("._"):  # resource forks of the archive's maker
+                shutil.move(item, folder / item.name)
+        shutil.rmtree(folder / "archive")
+        shutil.rmtree(unpacked)
+        for stray in sorted(folder.glob("**/._*")):
+            stray.unlink()
+
+    print(fill_new_folder(to, fill))
+
+
+#: what ``python -m tools data`` offers
+COMMANDS = {"phantoms": phantoms, "hippocampus": hippocampus}

@@ -1,0 +1,212 @@
+"""Read a data set laid out as in the Medical Segmentation Decathlon: ``dataset.json``, ``imagesTr/``, ``labelsTr/``.
+
+Only ``dataset.json`` and folder listings are read here; the volumes themselves are looked at by :mod:`tools.data.checks`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.data.checks import DataError
+
+__all__ = ["Case", "Dataset", "case_name", "read_dataset", "read_images"]
+
+_SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and what is known of it.
+
+    Attributes:
+        name: file name of the image without ``.nii.gz`` or ``.nii``.
+        image: path of the image.
+        label: path of the label map, or None for an unlabelled case.
+        domain: name of the intensity domain, where the data set has several.
+        particles: path of the correspondence points (one ``x y z`` a line, LPS mm), where there are any.
+    """
+
+    name: str
+    image: Path
+    label: Path | None = None
+    domain: str | None = None
+    particles: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as its ``dataset.json`` describes it.
+
+    Attributes:
+        root: the folder.
+        name: the data set's name, by default that of the folder.
+        labels: label value to label name, with 0 the background, sorted by value.
+        cases: the training list, sorted by name.
+        test: the test list, sorted by name.
+        slice_axis: array axis (0, 1 or 2) across the slices, where the data set says so.
+    """
+
+    root: Path
+    name: str
+    labels: dict[int, str]
+    cases: tuple[Case, ...]
+    test: tuple[Case, ...] = ()
+    slice_axis: int | None = None
+
+
+def case_name(path: str | os.PathLike) -> str:
+    """File name without ``.nii.gz`` or ``.nii``."""
+    name = Path(path).name
+    for suffix in _SUFFIXES:
+        if name.endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def read_dataset(directory: str | os.PathLike) -> Dataset:
+    """Read a Decathlon-style folder.
+
+    Accepted besides the plain form: test entries as strings, nnU-Net's ``{"background": 0}`` way of writing labels, and nnU-Net's
+    missing ``training`` list (``imagesTr/<case>_0000.nii.gz`` with ``labelsTr/<case>.nii.gz``). An entry without ``"label"`` is an
+    unlabelled case. ``"domain"`` may stand in an entry or once for the whole data set. Particles are named by an entry's
+    ``"particles"`` or found as ``particles/<case>.particles``.
+
+    Args:
+        directory: the folder that holds ``dataset.json``.
+
+    Raises:
+        DataError: the folder or ``dataset.json`` is missing, unreadable or malformed.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    path = root / "dataset.json"
+    if not path.is_file():
+        raise DataError(f"{path}: missing; a data set is a folder with dataset.json, imagesTr/ and labelsTr/")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: must hold a JSON object, not {type(content).__name__}")
+
+    domain = content.get("domain")
+    if content.get("training") is None:
+        cases = _listed_folder(root, path, domain)
+    else:
+        cases = _entries(root, path, content, "training", domain)
+    slice_axis = content.get("slice_axis")
+    if slice_axis not in (None, 0, 1, 2) or isinstance(slice_axis, bool):
+        raise DataError(f"{path}: slice_axis must be 0, 1 or 2, not {slice_axis!r}")
+    return Dataset(
+        root=root,
+        name=str(content.get("name") or root.resolve().name),
+        labels=_labels(path, content.get("labels")),
+        cases=cases,
+        test=_entries(root, path, content, "test", domain),
+        slice_axis=slice_axis,
+    )
+
+
+def read_images(directory: str | os.PathLike) -> list[Case]:
+    """The images to predict on, sorted by name.
+
+    Args:
+        directory: a Decathlon-style folder (its ``test`` list, or all images listed where that is absent or empty), any folder of
+            ``*.nii.gz`` or ``*.nii`` files, or one such file.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    root = Path(directory)
+    if root.is_file() and root.name.endswith(_SUFFIXES):
+        return [Case(case_name(root), root)]
+    if (root / "dataset.json").is_file():
+        dataset = read_dataset(root)
+        cases = list(dataset.test or dataset.cases)
+    elif root.is_dir():
+        cases = [Case(case_name(path), path) for path in _volumes(root)]
+    else:
+        raise DataError(f"{root}: no such folder")
+    if not cases:
+        raise DataError(f"{root}: no image found (*.nii.gz, *.nii)")
+    return cases
+
+
+def _volumes(folder: Path) -> list[Path]:
+    # Archives packed on a Mac hold "._name.nii.gz" beside every volume.
+    return sorted((p for p in folder.glob("*.nii*") if p.name.endswith(_SUFFIXES) and not p.name.startswith(".")), key=case_name)
+
+
+def _labels(path: Path, labels: Any) -> dict[int, str]:
+    if not isinstance(labels, Mapping) or not labels:
+        raise DataError(f'{path}: "labels" must map each label value to its name, such as {{"0": "background", "1": "bone"}}')
+    result: dict[int, str] = {}
+    for key, value in labels.items():
+        number, name = (key, value) if _is_integer(key) else (value, key)
+        if not _is_integer(number) or isinstance(name, (list, dict)):
+            raise DataError(f'{path}: "labels" holds {key!r}: {value!r}; needed are one integer value and one name')
+        if int(number) in result:
+            raise DataError(f'{path}: "labels" names the value {int(number)} twice')
+        result[int(number)] = str(name)
+    if min(result) < 0:
+        raise DataError(f'{path}: "labels" holds the negative value {min(result)}')
+    result.setdefault(0, "background")
+    if len(result) < 2:
+        raise DataError(f'{path}: "labels" names no value beside the background')
+    return dict(sorted(result.items()))
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lstrip("+-").isdigit()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _entries(root: Path, path: Path, content: Mapping[str, Any], key: str, domain: str | None) -> tuple[Case, ...]:
+    entries = content.get(key) or []
+    if not isinstance(entries, list):
+        raise DataError(f'{path}: "{key}" must be a list')
+    cases = []
+    for index, entry in enumerate(entries):
+        if isinstance(entry, str):
+            entry = {"image": entry}
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("image"), str):
+            raise DataError(f'{path}: "{key}" entry {index} has no "image" (one path)')
+        for field in ("label", "domain", "particles"):
+            if not isinstance(entry.get(field), (str, type(None))):
+                raise DataError(f'{path}: "{key}" entry {index}: "{field}" must be a string, not {entry[field]!r}')
+        image = root / entry["image"]
+        if not image.name.endswith(_SUFFIXES):
+            raise DataError(f"{image}: not a NIfTI file (.nii.gz, .nii)")
+        name = case_name(image)
+        label = root / entry["label"] if entry.get("label") else None
+        cases.append(Case(name, image, label, entry.get("domain") or domain, _particles(root, name, entry.get("particles"))))
+    return tuple(sorted(cases, key=lambda case: case.name))
+
+
+def _listed_folder(root: Path, path: Path, domain: str | None) -> tuple[Case, ...]:
+    images = root / "imagesTr"
+    if not images.is_dir():
+        raise DataError(f'{path}: has no "training" list, and there is no folder imagesTr')
+    cases = []
+    for image in _volumes(images):
+        name = case_name(image)
+        if name.endswith("_0001"):
+            raise DataError(f"{image}: a second channel; only images of one channel are supported")
+        stem = name.removesuffix("_0000")
+        label = next((p for p in (root / "labelsTr" / (stem + suffix) for suffix in _SUFFIXES) if p.is_file()), None)
+        cases.append(Case(name, image, label, domain, _particles(root, stem, None)))
+    return tuple(sorted(cases, key=lambda case: case.name))
+
+
+def _particles(root: Path, name: str, entry: str | None) -> Path | None:
+    if entry:
+        return root / entry
+    path = root / "particles" / f"{name}.particles"
+    return path if path.is_file() else None

@@ -1,0 +1,207 @@
+"""The plan of a model: what its network's construction and its preprocessing need to know of the data.
+
+Made from the data set once, as nnU-Net does (median spacing, a grid that holds every case), saved as ``plan.json`` beside the
+weights, and followed by everything that uses the model afterwards. Every field may be overridden.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from tools.data.checks import DataError
+from tools.data.decathlon import Case, Dataset
+from tools.data.files import write_json
+
+__all__ = ["Plan", "make_plan"]
+
+VERSION = 1
+MULTIPLE = 16  # the networks halve the grid four times
+INTENSITY = {"lower_percentile": 0.5, "upper_percentile": 99.5}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What preprocessing and network construction need to know.
+
+    Attributes:
+        labels: label value in the data set to name, with 0 the background. Channel c of a network stands for the c-th smallest value.
+        orientation: axis codes of the network grid; "RAS" means that the indices grow to the right, to the front and upwards.
+        spacing: voxel size of the network grid in mm, per axis.
+        size: network grid in voxels, multiples of 16; volumes are padded or cropped to it about their centre.
+        intensity: percentiles of a volume that become 0 and 1 (values beyond are clipped).
+        extra: what a bundle adds: domains, numbers of PCA modes, network sizes.
+        version: version of this format.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+
+    labels: dict[int, str]
+    orientation: str = "RAS"
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    size: tuple[int, int, int] = (64, 64, 64)
+    intensity: dict[str, float] = field(default_factory=lambda: dict(INTENSITY))
+    extra: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__  # the way to fill a frozen dataclass
+        set_field(self, "labels", {int(value): str(name) for value, name in sorted(self.labels.items(), key=lambda item: int(item[0]))})
+        set_field(self, "orientation", str(self.orientation).upper())
+        set_field(self, "spacing", _triple("spacing", self.spacing, float))
+        set_field(self, "size", _triple("size", self.size, int))
+        _nearest_or_raise("intensity key", self.intensity, INTENSITY)
+        set_field(self, "intensity", {**INTENSITY, **{key: float(value) for key, value in self.intensity.items()}})
+        if self.version != VERSION:
+            raise ValueError(f"plan version {self.version} is not supported (this is version {VERSION})")
+        if 0 not in self.labels or len(self.labels) < 2:
+            raise ValueError("labels must hold the background 0 and at least one more value")
+        if sorted("LPI".find(c) if c in "LPI" else "RAS".find(c) for c in self.orientation) != [0, 1, 2]:
+            raise ValueError(f"orientation must name each axis once, such as RAS or LPS, not {self.orientation!r}")
+        if any(n % MULTIPLE for n in self.size):
+            raise ValueError(f"size must hold multiples of {MULTIPLE}, not {self.size}")
+        if not 0 <= self.intensity["lower_percentile"] < self.intensity["upper_percentile"] <= 100:
+            raise ValueError(f"intensity percentiles must satisfy 0 <= lower < upper <= 100, not {self.intensity}")
+
+    @cached_property
+    def label_values(self) -> tuple[int, ...]:
+        """Label values in the order of the network's channels, the background first."""
+        return tuple(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes with the background: the channels of a segmentation."""
+        return len(self.labels)
+
+    def to_channels(self, label: torch.Tensor) -> torch.Tensor:
+        """Label values of the data set to channel numbers 0 .. num_classes - 1 (int64), elementwise.
+
+        Values that the plan does not know must have been ruled out (:mod:`tools.data.checks`).
+        """
+        if self.label_values == tuple(range(self.num_classes)):
+            return label.long()
+        return torch.searchsorted(torch.tensor(self.label_values, device=label.device), label.long().contiguous())
+
+    def to_values(self, channels: torch.Tensor) -> torch.Tensor:
+        """Channel numbers to label values of the data set (int64), elementwise; the inverse of :meth:`to_channels`."""
+        return torch.tensor(self.label_values, device=channels.device)[channels.long()]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the plan as JSON, atomically."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Plan:
+        """Read a plan.
+
+        Raises:
+            DataError: the file is missing, no JSON, or holds no valid plan.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{path}: missing or not readable") from error
+        except ValueError as error:
+            raise DataError(f"{path}: not readable as JSON ({error})") from error
+        if not isinstance(content, dict) or "labels" not in content:
+            raise DataError(f'{path}: not a plan (no "labels")')
+        try:
+            _nearest_or_raise("plan key", content, [f.name for f in fields(cls)])
+            return cls(**content)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def make_plan(dataset: Dataset, max_size: int | Sequence[int] = 192, **overrides: Any) -> Plan:
+    """Make the plan of a data set from the headers of its training images.
+
+    Spacing is the median of the data set's, axis by axis after reorientation. The size is the smallest multiple of 16 that holds
+    every image at that spacing. An axis that would exceed ``max_size`` gets coarser voxels instead, so that the grid still holds
+    every case; with a ``spacing`` given, cases are cropped there.
+
+    Args:
+        dataset: the data set; its images must have passed :func:`tools.data.checks.check_dataset`.
+        max_size: greatest size in voxels, one number or one an axis.
+        **overrides: fields of :class:`Plan`; None leaves a field to the data. ``intensity`` and ``extra`` may be given in part, and
+            ``spacing`` and ``size`` as one number for all axes.
+
+    Raises:
+        DataError: an override has an unknown name (the nearest one is named) or a value out of range; no case is there.
+    """
+    allowed = [f.name for f in fields(Plan) if f.name != "version"] + ["max_size"]
+    _nearest_or_raise("plan override", overrides, allowed)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        limit = np.array(_triple("max_size", max_size, int)) // MULTIPLE * MULTIPLE
+        if (limit < MULTIPLE).any():
+            raise ValueError(f"max_size must be at least {MULTIPLE}, not {max_size}")
+        # Checks what was given before the headers are read.
+        plan = Plan(**{"labels": dataset.labels, **given})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"plan: {error}") from error
+    if "spacing" in given and "size" in given:
+        return plan
+    if not dataset.cases:
+        raise DataError(f"{dataset.root / 'dataset.json'}: no training case to make a plan from")
+
+    shapes, spacings = (np.array(part) for part in zip(*(_grid(case, plan.orientation) for case in dataset.cases), strict=True))
+    extents = shapes * spacings
+    if "spacing" not in given:
+        limit = np.array(plan.size) if "size" in given else limit
+        spacing = np.maximum(np.median(spacings, axis=0), extents.max(axis=0) / limit if "size" not in given else 0)
+        given["spacing"] = tuple(_rounded_up(value) for value in spacing)
+    if "size" not in given:
+        voxels = np.round(extents / np.array(_triple("spacing", given["spacing"], float))).max(axis=0)
+        # A fortieth of a voxel: what the rounding of spacings may cost is no reason for another 16.
+        size = np.ceil((voxels - 0.025) / MULTIPLE) * MULTIPLE
+        given["size"] = tuple(int(n) for n in np.minimum(np.maximum(size, MULTIPLE), limit))
+    return Plan(**{"labels": dataset.labels, **given})
+
+
+def _grid(case: Case, orientation: str) -> tuple[np.ndarray, np.ndarray]:
+    """Shape in voxels and spacing in mm of an image along the plan's axes, from its header alone."""
+    try:
+        image = nib.load(case.image)
+    except (OSError, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+        raise DataError(f"{case.image}: missing or not readable as NIfTI") from error
+    order = ornt_transform(io_orientation(image.affine), axcodes2ornt(orientation))[:, 0].astype(int)
+    shape, spacing = np.empty(3), np.empty(3)
+    shape[order] = image.shape[:3]
+    spacing[order] = nib.affines.voxel_sizes(image.affine)
+    return shape, spacing
+
+
+def _rounded_up(value: float) -> float:
+    """To four digits after the point, or the float32 noise of headers would stand in the plan; never down by more than that noise."""
+    return math.ceil(round(value * 1e4, 2)) / 1e4
+
+
+def _triple(name: str, value: Any, kind: type) -> tuple:
+    values = [value] * 3 if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != 3:
+        raise ValueError(f"{name} must be one number or three, not {value!r}")
+    result = tuple(kind(v) for v in values)
+    if not all(v > 0 and math.isfinite(v) and v == float(w) for v, w in zip(result, values, strict=True)):
+        raise ValueError(f"{name} must hold positive {'whole ' if kind is int else ''}numbers, not {value!r}")
+    return result
+
+
+def _nearest_or_raise(what: str, given: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, list(known), n=1, cutoff=0)
+            raise DataError(f"unknown {what} {key!r}, the nearest is {near[0]!r}")

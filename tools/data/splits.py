@@ -1,0 +1,299 @@
+"""Who trains, who validates, who is reported, and whose labels are used: chosen by written seeds, saved as ``splits.json``.
+
+Every choice sorts the names by the SHA-256 of seed and name. That order depends on no library and no platform, and adding a case
+moves none of the others; taking the first N of it makes larger choices contain the smaller ones.
+
+Validation needs labels, so the folds divide the labelled cases; unlabelled cases train in every fold. Where nothing can be held
+out (``fold="all"``, ``folds=1``, or fewer than two labelled cases) the network trains on everything, and validation looks at up to
+eight of the training cases: a sign of life, not a measurement, and recorded as ``"validation_in_training": true``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tools.data.checks import DataError
+from tools.data.decathlon import Case, Dataset
+from tools.data.files import write_json
+
+__all__ = ["Split", "apply_split", "make_splits", "read_split", "report_pairs", "report_split", "select", "write_split"]
+
+MONITORED = 8  # training cases looked at where no case is held out
+
+
+@dataclass(frozen=True)
+class Split:
+    """The cases of one run.
+
+    Attributes:
+        train: training cases; ``label`` is None where the case has none or where ``label_limit`` hides it.
+        validation: cases to validate on.
+        report: cases held out from both, for the final numbers.
+        record: everything that ``splits.json`` holds: seeds, numbers, and the names in each list.
+    """
+
+    train: tuple[Case, ...]
+    validation: tuple[Case, ...]
+    report: tuple[Case, ...]
+    record: dict[str, Any]
+
+    @property
+    def labelled(self) -> tuple[Case, ...]:
+        """Training cases whose label is used."""
+        return tuple(case for case in self.train if case.label is not None)
+
+
+def _ordered(names: Iterable[str], *salt: Any) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(":".join([*map(str, salt), name]).encode()).digest())
+
+
+def report_split(names: Iterable[str], report: int = 40, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Hold cases out for the final numbers.
+
+    Args:
+        names: case names, in any order.
+        report: number of cases to hold out.
+        seed: the written seed.
+
+    Returns:
+        the names to train on and the names to report, each sorted.
+
+    Raises:
+        DataError: no case would be left to train on.
+    """
+    names = list(names)
+    if not 0 <= report < max(len(names), 1):
+        raise DataError(f"too few cases: {len(names)}, of which {report} cannot be held out for the report")
+    held_out = set(_ordered(names, seed, "report")[:report])
+    return sorted(set(names) - held_out), sorted(held_out)
+
+
+def report_pairs(n: int) -> list[tuple[int, int]]:
+    """The documented registration pairs of ``n`` sorted report cases: moving k, fixed (7 k + 13) mod n.
+
+    Returns:
+        (moving, fixed) indices; a case is never paired with itself (for n = 40 none would be: such pairs are left out).
+    """
+    return [(k, (7 * k + 13) % n) for k in range(n) if (7 * k + 13) % n != k]
+
+
+def make_splits(
+    dataset: Dataset, folds: int | str = 5, split_seed: int | str = 0, holdout: int | str = 0, group_pattern: str | None = None
+) -> dict[str, Any]:
+    """Divide a data set into folds.
+
+    Args:
+        dataset: the data set.
+        folds: number of folds; fewer are made when there are fewer labelled cases. 1 or "all" makes one that trains on everything.
+        split_seed: seed of the division and of the cases held out.
+        holdout: number of cases held out for the report (:func:`report_split`).
+        group_pattern: regular expression; names whose first match is the same text (a patient's number) stay on the same side of
+            every division, ``holdout`` then counts groups.
+
+    Returns:
+        ``{"dataset", "split_seed", "folds", "holdout", "group_pattern", "report": [names], "divisions": [{"train": [names],
+        "validation": [names], "validation_in_training": bool}, ...]}``.
+
+    Raises:
+        DataError: a number is not one, or too few cases are left.
+    """
+    folds = 1 if folds == "all" else _number("folds", folds, least=1)
+    split_seed, holdout = _number("split_seed", split_seed), _number("holdout", holdout, least=0)
+    group = {case.name: _group(case.name, group_pattern) for case in dataset.cases}
+    kept, report = report_split(set(group.values()), holdout, split_seed) if holdout else (sorted(set(group.values())), [])
+    names = [name for name in group if group[name] in set(kept)]
+    if not names:
+        raise DataError(f"{dataset.root / 'dataset.json'}: no training case")
+
+    has_label = {case.name for case in dataset.cases if case.label is not None}
+    # Without a single label (unsupervised registration) validation needs none either.
+    candidates = [name for name in names if name in has_label] or names
+    groups = _ordered({group[name] for name in candidates}, split_seed)
+    folds = min(folds, len(groups))
+    divisions = []
+    for k in range(folds):
+        held_out = set(groups[k::folds]) if folds > 1 else set()
+        validation = [name for name in candidates if group[name] in held_out]
+        divisions.append(
+            {
+                # A group goes as a whole: its unlabelled images are not trained on either.
+                "train": sorted(name for name in names if group[name] not in held_out),
+                "validation": sorted(validation or _ordered(candidates, split_seed)[:MONITORED]),
+                "validation_in_training": not validation,
+            }
+        )
+    return {
+        "dataset": dataset.name,
+        "split_seed": split_seed,
+        "folds": folds,
+        "holdout": holdout,
+        "group_pattern": group_pattern,
+        "report": sorted(name for name in group if group[name] in set(report)),
+        "divisions": divisions,
+    }
+
+
+def select(
+    dataset: Dataset,
+    folds: int | str = 5,
+    fold: int | str = 0,
+    split_seed: int | str = 0,
+    label_limit: int | str | None = None,
+    label_seed: int | str = 0,
+    holdout: int | str = 0,
+    group_pattern: str | None = None,
+    splits_file: str | os.PathLike | None = None,
+) -> Split:
+    """The cases of one run. Numbers may be strings, as they come from a command line.
+
+    Args:
+        dataset: the data set.
+        folds: number of folds, or "all".
+        fold: which one is validated on, from 0; "all" trains on everything.
+        split_seed: seed of the division.
+        label_limit: number of training cases whose labels are used; None, 0 or "all" for every one. A smaller choice is part of
+            every larger one of the same seeds.
+        label_seed: seed, beside ``split_seed``, of which cases these are.
+        holdout: number of cases held out for the report.
+        group_pattern: see :func:`make_splits`.
+        splits_file: an existing ``splits.json`` to follow instead; of the other arguments only ``label_limit`` and ``label_seed``
+            then still count, and only if the file has no list of labelled cases.
+
+    Raises:
+        DataError: a number is not one or out of range, ``label_limit`` exceeds the labelled training cases, or the file does not
+            fit the data set.
+    """
+    if splits_file:
+        record = read_split(splits_file)
+        if "labelled" not in record:
+            record["labelled"] = _limited(dataset, record["train"], record.get("split_seed", split_seed), label_limit, label_seed)
+        return apply_split(dataset, record, splits_file)
+    everything = "all" in (fold, folds) or str(folds) == "1"
+    plan = make_splits(dataset, 1 if everything else folds, split_seed, holdout, group_pattern)
+    index = 0 if everything else _number("fold", fold, least=0)
+    divisions = plan.pop("divisions")
+    if index >= len(divisions) and not divisions[0]["validation_in_training"]:
+        raise DataError(f"{dataset.root / 'dataset.json'}: fold {index} does not exist, there are {len(divisions)} (from 0)")
+    division = divisions[min(index, len(divisions) - 1)]
+    labelled = _limited(dataset, division["train"], plan["split_seed"], label_limit, label_seed)
+    if division["validation_in_training"] and labelled:
+        # Validating on a label that label_limit hides would let it in by the back door.
+        division["validation"] = sorted(_ordered(labelled, plan["split_seed"])[:MONITORED])
+    record = {
+        **plan,
+        "fold": "all" if everything else index,
+        "label_limit": len(labelled) if _limit(label_limit) else "all",
+        "label_seed": _number("label_seed", label_seed),
+        **division,
+        "labelled": labelled,
+    }
+    return apply_split(dataset, record)
+
+
+def apply_split(dataset: Dataset, record: Mapping[str, Any], source: str | os.PathLike | None = None) -> Split:
+    """Look the names of a ``splits.json`` up in a data set.
+
+    Args:
+        dataset: the data set.
+        record: lists of names ``train``, ``validation`` and, if wanted, ``report`` and ``labelled`` (all labels by default).
+        source: the file the record came from, for messages.
+
+    Raises:
+        DataError: a name is not in the data set, or a report case is trained or validated on.
+    """
+    source = source or "splits.json"
+    known = {case.name: case for case in dataset.cases}
+    lists = {key: list(record.get(key) or []) for key in ("train", "validation", "report", "labelled")}
+    for key, names in lists.items():
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f", did you mean {near[0]}?" if near else ""
+                raise DataError(f"{source}: {key} case {name} is not in {dataset.root / 'dataset.json'}{hint}")
+    for key in ("train", "validation"):
+        shared = sorted(set(lists[key]) & set(lists["report"]))
+        if shared:
+            raise DataError(f"{source}: case {shared[0]} is both a {key} and a report case")
+    for name in lists["labelled"]:
+        if known[name].label is None or name not in lists["train"]:
+            raise DataError(f"{source}: labelled case {name} has no label in the data set or is not a training case")
+    labelled = set(lists["labelled"]) if "labelled" in record else set(known)
+    train = tuple(known[name] if name in labelled else replace(known[name], label=None) for name in lists["train"])
+    validation, report = (tuple(known[name] for name in lists[key]) for key in ("validation", "report"))
+    return Split(train=train, validation=validation, report=report, record={**record, **lists, "labelled": _with_label(train)})
+
+
+def read_split(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a ``splits.json``.
+
+    Raises:
+        DataError: it is missing, no JSON, or has no lists of names ``train`` and ``validation``.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: missing or not readable") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from error
+    for key in ("train", "validation", "report", "labelled"):
+        value = record.get(key) if isinstance(record, dict) else None
+        if value is None and key in ("report", "labelled") and isinstance(record, dict):
+            continue
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise DataError(f'{path}: "{key}" must be a list of case names')
+    if not record["train"]:
+        raise DataError(f'{path}: "train" is empty')
+    return record
+
+
+def write_split(path: str | os.PathLike, split: Split) -> None:
+    """Write the record of a split as ``splits.json``, atomically."""
+    write_json(path, split.record)
+
+
+def _with_label(cases: Sequence[Case]) -> list[str]:
+    return [case.name for case in cases if case.label is not None]
+
+
+def _limited(dataset: Dataset, train: Iterable[str], split_seed: Any, label_limit: Any, label_seed: Any) -> list[str]:
+    train = set(train)
+    labelled = [case.name for case in dataset.cases if case.name in train and case.label is not None]
+    limit = _limit(label_limit)
+    if not limit:
+        return sorted(labelled)
+    if limit > len(labelled):
+        raise DataError(f"{dataset.root / 'dataset.json'}: label_limit is {limit}, but only {len(labelled)} training cases are labelled")
+    return sorted(_ordered(labelled, _number("split_seed", split_seed), "label", _number("label_seed", label_seed))[:limit])
+
+
+def _limit(label_limit: Any) -> int:
+    return 0 if label_limit in (None, "all", "") else _number("label_limit", label_limit, least=0)
+
+
+def _number(name: str, value: Any, least: int | None = None) -> int:
+    try:
+        if isinstance(value, bool) or int(value) != float(value):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise DataError(f"{name} must be an integer, not {value!r}") from None
+    if least is not None and int(value) < least:
+        raise DataError(f"{name} must be at least {least}, not {value!r}")
+    return int(value)
+
+
+def _group(name: str, pattern: str | None) -> str:
+    if not pattern:
+        return name
+    match = re.search(pattern, name)
+    if match is None:
+        raise DataError(f"group_pattern {pattern!r} does not match the case name {name}")
+    return match.group()
