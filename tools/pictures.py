@@ -116,7 +116,8 @@ def registration_picture(
     octaves = np.log2(np.clip(jacobian, 2.0**-4, None))
     bound = float(np.clip(np.percentile(np.abs(octaves[box]), 98), 0.25, 3))
     scale = Normalize(-bound, bound)
-    jacobian_map, speed_map = colormaps["berlin"], colormaps["plasma"]
+    jacobian_map = colormaps["berlin"]
+    speed_map = ListedColormap(colormaps["plasma"](np.linspace(0.2, 1, 256)))  # its darkest part cannot be seen here
 
     for row, plane in enumerate(PLANES):
         index = centre[plane.across]

@@ -79,13 +79,8 @@ def test_inverse_brings_everything_back(folder, tmp_path):
     field = str(folder / "m_to_f_ddf.nii.gz")
     names = ["label.nii.gz", "ball.vtk", "ball.particles"]
     apply_field(field, ",".join(str(folder / name) for name in names), str(tmp_path / "there"))
-    apply_field(
-        field,
-        [str(tmp_path / "there" / name) for name in names],
-        str(tmp_path / "back"),
-        inverse="true",
-        reference=str(folder / "image.nii.gz"),
-    )
+    moved = ",".join(str(tmp_path / "there" / name) for name in names)
+    apply_field(field, moved, str(tmp_path / "back"), inverse=True, reference=str(folder / "image.nii.gz"))
     np.testing.assert_allclose(np.loadtxt(tmp_path / "back/ball.particles"), np.loadtxt(folder / "ball.particles"), atol=0.01)
     np.testing.assert_allclose(pyvista.read(tmp_path / "back/ball.vtk").points, pyvista.read(folder / "ball.vtk").points, atol=0.01)
     before, affine = read_nifti(folder / "label.nii.gz")

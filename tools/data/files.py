@@ -13,6 +13,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from monai.data import NibabelWriter
 
 
 @contextmanager
@@ -114,3 +115,12 @@ def write_nifti(path: str | os.PathLike, array: Any, affine: Any, dtype: Any = N
     image.set_qform(affine, code=1)
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
+
+
+class AtomicNibabelWriter(NibabelWriter):
+    """MONAI's NIfTI writer (for ``SaveImaged``), through :func:`atomic_path`."""
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
+        """Write the image, as MONAI's writer does, but whole or not at all."""
+        with atomic_path(filename) as temporary:
+            super().write(temporary, verbose=verbose, **obj_kwargs)

@@ -95,9 +95,8 @@ def _template_fields(joint: Joint) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for count, width, amplitude in _MODES:
         for _ in range(count):
             noise = generator.standard_normal((3, *shape))
-            field = np.stack([gaussian_filter(component, width * longest / _GRID_SPACING, mode="wrap") for component in noise]).reshape(
-                3, -1
-            )
+            sigma = (0, *[width * longest / _GRID_SPACING] * 3)
+            field = gaussian_filter(noise, sigma, mode="wrap").reshape(3, -1)
             modes.append(amplitude * longest * field / np.sqrt((field**2).mean()))
     return weights, centres, np.stack(modes).astype(np.float32)
 

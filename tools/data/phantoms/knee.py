@@ -41,7 +41,7 @@ def _bones(p: np.ndarray) -> list[np.ndarray]:
 
 def _soft_tissue(p: np.ndarray, jitter: Callable[[float], float], bones: list[np.ndarray]) -> list[Tissue]:
     x, y, z = p
-    femur, tibia, patella, _ = bones
+    femur, tibia = bones[:2]
     outline = path(p, [(0, -6, 110), (0, -3, 20), (0, -6, -30), (0, -12, -110)], [54 + jitter(4), 47, 43, 48 + jitter(4)], 20)
     thickness = 5.5 + jitter(2.5) + 3 * smoothstep(-y, 0, 40)
     deep = outline + thickness

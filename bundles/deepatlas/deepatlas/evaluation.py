@@ -1,0 +1,100 @@
+"""Both networks on held-out cases: one row a case, in the images' own geometry."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from deepatlas.registering import Registrar, pair_metrics
+from torch import nn
+
+from tools.bundle.precision import autocast_dtype
+from tools.data.checks import DataError, check_dataset
+from tools.data.decathlon import Case, read_dataset
+from tools.data.geometry import load_volume, to_plan
+from tools.data.plan import Plan
+from tools.data.splits import apply_split, read_split, report_pairs
+from tools.metrics.segmentation import segmentation_metrics
+from tools.metrics.tables import write_metrics
+
+__all__ = ["evaluate", "evaluation_cases", "segment"]
+
+logger = logging.getLogger("evaluation")
+
+
+def evaluation_cases(dataset_dir: str | os.PathLike, model_dir: str | os.PathLike) -> tuple[list[Case], dict[str, Any] | str]:
+    """The labelled cases to evaluate on, and what they are.
+
+    When every case the model was trained on is in the data set, its report cases (or, without any, its validation cases);
+    otherwise the data are new to the model and all labelled cases count.
+
+    Raises:
+        DataError: no labelled case is left.
+    """
+    dataset = read_dataset(dataset_dir)
+    path = Path(model_dir) / "splits.json"
+    cases: tuple[Case, ...] = dataset.cases
+    split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
+    if path.is_file():
+        record = read_split(path)
+        if set(record["train"]) <= {case.name for case in dataset.cases}:
+            known = apply_split(dataset, record, path)
+            cases = known.report or known.validation
+            split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
+        raise DataError(f"{dataset_dir}: no labelled case to evaluate on")
+    return sorted(labelled, key=lambda case: case.name), split
+
+
+@torch.no_grad()
+def segment(network: nn.Module, image: str | os.PathLike, plan: Plan, device: torch.device, precision: str = "auto") -> np.ndarray:
+    """Label map of one image file, (X, Y, Z) on its own grid, in the data set's label values."""
+    tensor, grid = to_plan(*load_volume(image), plan)
+    dtype = autocast_dtype(precision, device)
+    with nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype):
+        logits = network.to(device).eval()(tensor[None].to(device))
+    return grid.to_native(logits[0].float().softmax(0).cpu(), mode="segmentation").numpy()
+
+
+def evaluate(
+    dataset_dir: str | os.PathLike,
+    model_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    network: nn.Module,
+    registrar: Registrar,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Write ``metrics.csv`` and ``summary.json``: each case's segmentation, and the registration of another case onto it.
+
+    The pairs are the documented ones (:func:`tools.data.splits.report_pairs`); labels are warped with nearest neighbour. Columns
+    of the registration begin with ``registration_``.
+
+    Returns:
+        the summary.
+    """
+    cases, split = evaluation_cases(dataset_dir, model_dir)
+    check_dataset(read_dataset(dataset_dir))
+    plan = registrar.plan
+    onto = {fixed: moving for moving, fixed in report_pairs(len(cases))}
+    rows = []
+    for index, case in enumerate(cases):
+        truth, affine = load_volume(case.label)
+        spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
+        prediction = segment(network, case.image, plan, registrar.device, registrar.precision)
+        row: dict[str, Any] = {"case": case.name} | segmentation_metrics(prediction, truth, plan.labels, spacing)
+        if index in onto:
+            moving = cases[onto[index]]
+            pair = registrar(case.image, moving.image)
+            backward = registrar(moving.image, case.image).ddf
+            warped = pair.warp(load_volume(moving.label)[0], mode="nearest")
+            metrics = pair_metrics(case, moving, pair, warped, plan, backward)
+            row |= {"moving": moving.name} | {f"registration_{key}": value for key, value in metrics.items() if key not in ("fixed", "moving")}
+        rows.append(row)
+        logger.info(f"{case.name}: segmentation Dice {row['dice_mean']:.3f}, registration Dice {row.get('registration_dice_mean', float('nan')):.3f}")
+    return write_metrics(output_dir, rows, split=split, seed=seed, iterations=int(registrar.iterations))

@@ -1,0 +1,231 @@
+"""Registering pairs with trained networks: files in, files in the fixed image's geometry out."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tools.bundle.overrides import to_bool
+from tools.bundle.precision import autocast_dtype
+from tools.data.checks import DataError, check_image, check_label
+from tools.data.decathlon import Case, case_name
+from tools.data.files import write_nifti
+from tools.data.geometry import GridMapping, load_volume, to_plan
+from tools.data.plan import Plan
+from tools.metrics.registration import registration_metrics
+from tools.metrics.tables import write_metrics
+from tools.networks.registration import RegistrationNetwork
+from tools.registration.instance import optimise_pair
+from tools.registration.itk_field import physical_displacement, resample, write_itk_field
+
+__all__ = ["Registrar", "RegisteredPair", "check_pairs", "read_pairs", "register_pairs"]
+
+logger = logging.getLogger("registration")
+
+
+@dataclass(frozen=True)
+class RegisteredPair:
+    """A registered pair.
+
+    Attributes:
+        ddf: (1, 3, D, H, W), voxels of the network's grid, on the CPU.
+        displacement: the same on the fixed image's own grid as ITK has it, (X, Y, Z, 3), LPS mm.
+        affine: of the fixed image, (4, 4), voxel to RAS mm.
+        moving_affine: of the moving image.
+        moving: the moving image as stored, (X', Y', Z').
+        seconds: spent in the networks and the instance optimisation, reading and writing left out.
+    """
+
+    ddf: torch.Tensor
+    displacement: np.ndarray
+    affine: np.ndarray
+    moving_affine: np.ndarray
+    moving: np.ndarray
+    seconds: float
+
+    def warp(self, volume: np.ndarray, mode: str = "linear") -> np.ndarray:
+        """Carry a volume of the moving image's grid onto the fixed image's: "linear", or "nearest" for label maps."""
+        return resample(volume, self.moving_affine, self.displacement, self.affine, mode)
+
+
+@dataclass
+class Registrar:
+    """Registers one pair of image files.
+
+    Args:
+        network: F_R, with its weights.
+        plan: the plan it was trained with.
+        segmentation: F_S for the instance optimisation's anatomy term; None leaves that term out.
+        iterations: steps of instance optimisation from the network's answer; 0 for the network alone.
+        learning_rate, similarity_weight, smoothness_weight, anatomy_weight: of the instance optimisation.
+        affine_passes: affine pre-alignments (:class:`tools.networks.registration.RegistrationNetwork`).
+        device, precision: where and how to compute.
+    """
+
+    network: RegistrationNetwork
+    plan: Plan
+    segmentation: nn.Module | None = None
+    iterations: int = 0
+    learning_rate: float = 0.1
+    similarity_weight: float = 0.5
+    smoothness_weight: float = 0.3
+    anatomy_weight: float = 2.0
+    affine_passes: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.network = self.network.to(self.device).eval()
+        self.network.affine_passes = int(self.affine_passes)
+        if self.segmentation is not None:
+            self.segmentation = self.segmentation.to(self.device).eval()
+
+    def __call__(self, fixed: str | os.PathLike, moving: str | os.PathLike) -> RegisteredPair:
+        """Register two image files."""
+        fixed_volume, fixed_affine = load_volume(fixed)
+        moving_volume, moving_affine = load_volume(moving)
+        fixed_image, fixed_grid = to_plan(fixed_volume, fixed_affine, self.plan)
+        moving_image, moving_grid = to_plan(moving_volume, moving_affine, self.plan)
+        begin = time.perf_counter()
+        ddf = self.ddf(fixed_image[None], moving_image[None]).cpu()
+        seconds = time.perf_counter() - begin
+        displacement = self._physical(ddf, fixed_grid, moving_grid)
+        return RegisteredPair(ddf, displacement, fixed_affine, moving_affine, moving_volume, seconds)
+
+    def ddf(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+        """Displacement (1, 3, D, H, W) in voxels of two preprocessed images (1, 1, D, H, W)."""
+        fixed, moving = fixed.to(self.device), moving.to(self.device)
+        with torch.no_grad(), self._autocast():
+            output = self.network(fixed, moving)
+        if not self.iterations:
+            return output.ddf.float()
+        probabilities = [None, None]
+        if self.segmentation is not None:
+            with torch.no_grad(), self._autocast():
+                probabilities = [self.segmentation(image).float().softmax(1) for image in (fixed, moving)]
+        result = optimise_pair(
+            output.field.float(),
+            fixed,
+            moving,
+            *probabilities,
+            iterations=int(self.iterations),
+            learning_rate=self.learning_rate,
+            similarity_weight=self.similarity_weight,
+            regularity_weight=self.smoothness_weight,
+            anatomy_weight=self.anatomy_weight,
+            displacement=lambda velocity: self.network.displacement(velocity, fixed.shape[2:], output.affine),
+        )
+        return result.ddf
+
+    def _autocast(self) -> Any:
+        dtype = autocast_dtype(self.precision, self.device)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    @staticmethod
+    def _physical(ddf: torch.Tensor, fixed: GridMapping, moving: GridMapping) -> np.ndarray:
+        return physical_displacement(ddf, fixed.affine, moving.affine, fixed.native_shape, fixed.native_affine)
+
+
+def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:
+    """Pairs (fixed, moving) of a CSV with the columns ``fixed,moving`` and optionally ``fixed_label,moving_label``.
+
+    Paths are absolute or relative to the CSV's folder; an empty label cell is no label.
+
+    Raises:
+        DataError: the file is missing, has no such columns or no rows, or a row lacks an image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; --pairs wants a CSV with the columns fixed,moving")
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        columns, rows = reader.fieldnames or [], list(reader)
+    for column in ("fixed", "moving"):
+        if column not in columns:
+            raise DataError(f"{path}: has no column {column!r} (columns: {', '.join(columns)})")
+    if not rows:
+        raise DataError(f"{path}: holds no pair")
+    pairs = []
+    for number, row in enumerate(rows, start=2):
+        case = {}
+        for role in ("fixed", "moving"):
+            if not row[role]:
+                raise DataError(f"{path}: line {number} has no {role} image")
+            label = row.get(f"{role}_label")
+            case[role] = Case(case_name(row[role]), path.parent / row[role], path.parent / label if label else None)
+        pairs.append((case["fixed"], case["moving"]))
+    return pairs
+
+
+def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
+    """Look at every file of every pair before work starts.
+
+    Raises:
+        DataError: a file is missing or faulty, or two pairs would write the same files.
+    """
+    outputs: dict[str, Path] = {}
+    seen: set[Path] = set()
+    for fixed, moving in pairs:
+        stem = f"{moving.name}_to_{fixed.name}"
+        if stem in outputs:
+            raise DataError(f"{fixed.image}: the pair {stem} occurs twice, its results would overwrite each other")
+        outputs[stem] = fixed.image
+        for case in (fixed, moving):
+            if case.image in seen:
+                continue
+            seen.add(case.image)
+            shape, affine = check_image(case.image)
+            if case.label is not None:
+                check_label(case.label, plan.label_values, shape, affine, case.image)
+
+
+def register_pairs(pairs: str | os.PathLike, registrar: Registrar, output_dir: str | os.PathLike, inverse_consistency: bool | str = False) -> None:
+    """Register every pair of a CSV and write image, field, warped label and ``metrics.csv``.
+
+    Args:
+        pairs: the CSV (:func:`read_pairs`).
+        registrar: what registers.
+        output_dir: folder for the results.
+        inverse_consistency: whether to register the swapped pair as well and report the error.
+
+    Raises:
+        DataError: see :func:`read_pairs` and :func:`check_pairs`; nothing is written then.
+    """
+    cases = read_pairs(pairs)
+    check_pairs(cases, registrar.plan)
+    output = Path(output_dir)
+    rows = []
+    for fixed, moving in cases:
+        pair = registrar(fixed.image, moving.image)
+        stem = f"{moving.name}_to_{fixed.name}"
+        write_nifti(output / f"{stem}_warped.nii.gz", pair.warp(pair.moving), pair.affine, np.float32)
+        write_itk_field(output / f"{stem}_ddf.nii.gz", pair.displacement, pair.affine)
+        warped_label = None
+        if moving.label is not None:
+            warped_label = pair.warp(load_volume(moving.label)[0], mode="nearest")
+            write_nifti(output / f"{stem}_warped_label.nii.gz", warped_label, pair.affine, np.uint8)
+        backward = registrar(moving.image, fixed.image).ddf if to_bool(inverse_consistency) else None
+        rows.append(pair_metrics(fixed, moving, pair, warped_label, registrar.plan, backward))
+        logger.info(f"{stem}: {pair.seconds:.2f} s" + (f", Dice {rows[-1]['dice_mean']:.3f}" if "dice_mean" in rows[-1] else ""))
+    write_metrics(output, rows, split=str(pairs), seed=None, iterations=int(registrar.iterations))
+
+
+def pair_metrics(
+    fixed: Case, moving: Case, pair: RegisteredPair, warped_label: np.ndarray | None, plan: Plan, backward: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """Metrics of one pair; those of labels on the fixed image's grid where both labels are there."""
+    labels: dict[str, Any] = {}
+    if warped_label is not None and fixed.label is not None:
+        spacing = tuple(float(s) for s in np.linalg.norm(pair.affine[:3, :3], axis=0))
+        labels = {"warped": warped_label, "fixed": load_volume(fixed.label)[0], "labels": plan.labels, "spacing": spacing}
+    return {"fixed": fixed.name, "moving": moving.name, "seconds": pair.seconds} | registration_metrics(pair.ddf, backward, **labels)
