@@ -5,8 +5,8 @@ VENV ?= .venv
 DATA ?=
 PYTEST ?=
 OUT ?= demo
-# A machine without an NVIDIA driver gets the small CPU build of PyTorch. TORCH_INDEX= takes the default build.
-TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
+# TORCH_INDEX=url names an extra index for PyTorch, such as that of its CPU builds.
+TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

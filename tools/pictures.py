@@ -159,7 +159,7 @@ def registration_picture(
     for axis, name in zip(cells[0], ("fixed", "moving", "warped moving", "deformation", "Jacobian determinant")):
         axis.set_title(name, color=TEXT, fontsize=12, pad=6)
     _colour_bar(bars[3], ScalarMappable(speed, speed_map), "displacement (mm)")
-    _colour_bar(bars[4], ScalarMappable(scale, jacobian_map), "< 1 shrinks, > 1 expands")
+    _colour_bar(bars[4], ScalarMappable(scale, jacobian_map), "local volume, moving over fixed")
     ticks = (-bound, -bound / 2, 0.0, bound / 2, bound)
     bars[4].xaxis.set_ticks(ticks, [f"{2**tick:.2f}" for tick in ticks])
 

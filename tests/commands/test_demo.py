@@ -52,6 +52,11 @@ def write_registration(folder: Path, moving: Case, fixed: Case) -> None:
     write_itk_field(folder / f"{stem}_ddf.nii.gz", np.ones((14, 14, 14, 3), np.float32), AFFINE)
 
 
+def write_summary(folder: Path) -> None:
+    metrics = {"dice_bone": {"mean": 0.4, "std": 0.1, "n": 2}, "dice_mean": {"mean": 0.5, "std": 0.1, "n": 2}}
+    write_json(folder / "summary.json", {"metrics": metrics, "seed": 0})
+
+
 class FakeRuns:
     """Stands for the child processes: notes the commands and writes what each would write."""
 
@@ -70,11 +75,12 @@ class FakeRuns:
             for line in option["pairs"].read_text().splitlines()[1:]:
                 fixed, moving = (Case(case_name(word), Path(word)) for word in line.split(",")[:2])
                 write_registration(option["output_dir"], moving, fixed)
+            write_summary(option["output_dir"])
         elif "inference.json" in str(option["config_file"]):
             for image in option["dataset_dir"].glob("*.nii.gz"):
                 write_nifti(option["output_dir"] / f"{case_name(image)}_seg.nii.gz", ball(1).astype(np.uint8), AFFINE)
         elif "evaluating" in command:
-            write_json(option["output_dir"] / "summary.json", {"dice": {"mean": 0.5, "std": 0.1, "n": 2}, "seed": 0})
+            write_summary(option["output_dir"])
         return types.SimpleNamespace(returncode=0)
 
 
@@ -92,9 +98,14 @@ def test_demo_runs_the_steps_and_draws_the_held_out_cases(
         "segmentation_d.png",
     ]
     printed = capsys.readouterr().out
-    assert [command[command.index("monai.bundle") + 2] for command in runs.commands] == ["training", "run", "run", "evaluating"]
+    assert [command[command.index("monai.bundle") + 2] for command in runs.commands] == [
+        "training",
+        "--bundle_root",
+        "--bundle_root",
+        "evaluating",
+    ]
     assert all(shlex.join(command) in printed for command in runs.commands)
-    assert "evaluation: dice 0.500" in printed
+    assert "evaluation    dice_mean 0.500\n" in printed
 
 
 def test_demo_makes_phantoms_without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,10 +19,18 @@ from tools.data.files import atomic_path
 __all__ = ["ResumableCheckpoint", "WeightsSaver", "initial_network", "load_weights", "save_weights"]
 
 
+def _plain(item: Any) -> Any:
+    """What is inside of a DistributedDataParallel, so that files do not depend on the number of processes."""
+    return item.module if isinstance(item, DistributedDataParallel) else item
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def save_weights(path: str | os.PathLike, network: nn.Module) -> None:
     """Write a network's state dictionary (on the CPU) atomically."""
-    network = network.module if isinstance(network, DistributedDataParallel) else network
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in _plain(network).state_dict().items()}
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
@@ -40,7 +48,7 @@ def load_weights(path: str | os.PathLike, network: nn.Module) -> nn.Module:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:
-        raise DataError(f"{path}: not the weights of this network ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{path}: not the weights of this network ({_first_line(error)})") from error
     return network.eval()
 
 
@@ -76,7 +84,8 @@ class ResumableCheckpoint:
         engines: Mapping[str, Engine] | None = None,
         rank: int = 0,
     ) -> None:
-        self.path, self.objects, self.sampler = Path(path), dict(objects), sampler
+        self.path, self.sampler = Path(path), sampler
+        self.objects = {name: _plain(item) for name, item in objects.items()}
         self.resume, self.engines, self.rank = to_bool(resume), dict(engines or {}), rank
 
     def attach(self, engine: Engine) -> None:
@@ -86,16 +95,20 @@ class ResumableCheckpoint:
 
     def load(self, engine: Engine) -> None:
         """Restore all state, if there is any."""
-        if not self.path.exists():
+        # A federated client runs the same trainer round after round: only its first start is a resumption.
+        if engine.state.iteration > 0 or not self.path.exists():
             return
         if not self.resume:
             raise DataError(f"{self.path}: a run lies here already; --resume true continues it, or choose another --output_dir")
-        state = torch.load(self.path, map_location=engine.state.device, weights_only=True)
+        try:
+            state = torch.load(self.path, map_location=engine.state.device, weights_only=True)
+        except Exception as error:
+            raise DataError(f"{self.path}: not readable as a checkpoint ({_first_line(error)})") from error
         try:
             for name, item in self.objects.items():
                 item.load_state_dict(state["objects"][name])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(f"{self.path}: does not fit this run ({str(error).splitlines()[0]})") from error
+            raise DataError(f"{self.path}: does not fit this run ({_first_line(error)})") from error
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         for name, other in {"trainer": engine, **self.engines}.items():
             other.state.best_metric, other.state.best_metric_epoch = state["best"][name]

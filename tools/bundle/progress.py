@@ -10,6 +10,8 @@ from collections import defaultdict
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from tools.bundle.overrides import to_bool
+
 __all__ = ["Progress"]
 
 
@@ -25,9 +27,9 @@ class Progress:
         rank: only the process of rank 0 shows anything.
     """
 
-    def __init__(self, name: str = "training", bar: bool | None = None, rank: int = 0) -> None:
+    def __init__(self, name: str = "training", bar: bool | str | None = None, rank: int = 0) -> None:
         self.logger, self.rank = logging.getLogger(name), rank
-        self.show_bar = sys.stderr.isatty() if bar is None else bar
+        self.show_bar = sys.stderr.isatty() if bar is None else to_bool(bar)
         self.bar: tqdm | None = None
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)

@@ -12,16 +12,14 @@ from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, Dataset, read_dataset
 from tools.data.plan import Plan, make_plan
-from tools.data.splits import Split, select, write_split
+from tools.data.splits import Split, read_split, select, write_split
 
 __all__ = ["RunData", "as_dictionaries"]
 
 
 def as_dictionaries(cases: Iterable[Case]) -> list[dict[str, str]]:
     """Cases as MONAI's data dictionaries: "image" and, where there is one, "label" (paths), and "name"."""
-    return [
-        {"name": case.name, "image": str(case.image)} | ({} if case.label is None else {"label": str(case.label)}) for case in cases
-    ]
+    return [{"name": case.name, "image": str(case.image)} | ({} if case.label is None else {"label": str(case.label)}) for case in cases]
 
 
 class RunData:
@@ -38,6 +36,7 @@ class RunData:
         plan: overrides of :func:`tools.data.plan.make_plan`; ``None`` values leave a field to the data.
         extra: what the bundle adds to the plan (network sizes).
         use_model_plan: fine-tuning: follow the plan the weights were made with.
+        resume: whether the run continues what lies in ``output_dir``.
     """
 
     def __init__(
@@ -49,10 +48,11 @@ class RunData:
         plan: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
         use_model_plan: bool | str = False,
+        resume: bool | str = False,
     ) -> None:
         self.dataset_dir, self.output_dir, self.model_dir = str(dataset_dir), Path(output_dir), Path(model_dir)
         self._split_options, self._plan_overrides, self._extra = dict(split or {}), dict(plan or {}), dict(extra or {})
-        self._use_model_plan = to_bool(use_model_plan)
+        self._use_model_plan, self._resume = to_bool(use_model_plan), to_bool(resume)
 
     @cached_property
     def dataset(self) -> Dataset | None:
@@ -92,14 +92,29 @@ class RunData:
         return as_dictionaries(self.split.report or self.split.validation)
 
     def check(self, need_labels: int = 1) -> None:
-        """Look at every input file before work starts.
+        """Look at every input file, and at what lies in the output folder already, before work starts.
 
         Raises:
-            DataError: there is no data set, or it has a fault.
+            DataError: there is no data set, it has a fault, or the output folder holds another run.
         """
         if self.dataset is None:
             raise DataError("no data set: give --dataset_dir, a folder with dataset.json, imagesTr/ and labelsTr/")
         check_dataset(self.dataset, need_labels=need_labels)
+        self._check_output()
+
+    def _check_output(self) -> None:
+        checkpoint = self.output_dir / "checkpoints" / "last.pt"
+        if not checkpoint.exists():
+            return
+        if not self._resume:
+            raise DataError(f"{checkpoint}: a run lies here already; --resume true continues it, or choose another --output_dir")
+        for name, same in (
+            ("plan.json", lambda path: Plan.load(path) == self.plan),
+            ("splits.json", lambda path: read_split(path) == self.split.record),
+        ):
+            path = self.output_dir / name
+            if path.is_file() and not same(path):
+                raise DataError(f"{path}: the run to resume had other data or settings than this one")
 
     def save(self) -> None:
         """Write ``plan.json`` and ``splits.json`` into the output folder."""

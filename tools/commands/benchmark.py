@@ -119,7 +119,7 @@ def registration_network(bundle: str, plan: Plan, weights: Path | None = None) -
     if str(BUNDLES / bundle) not in sys.path:
         sys.path.insert(0, str(BUNDLES / bundle))
     networks = importlib.import_module(f"{bundle}.networks")
-    network = networks.registration_network(num_classes=plan.num_classes, **plan.extra.get("registration", {}))
+    network = networks.registration_from_plan(plan)
     return network.eval() if weights is None else load_weights(weights, network)
 
 

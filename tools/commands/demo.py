@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -214,8 +213,8 @@ def _bundle(title: str, run_id: str, configs: Sequence[str], **overrides: Path |
     """Run one entry of the bundle with these configs, one laid over the other."""
     files = [_shown(BUNDLE / "configs" / name) for name in configs]
     # fire reads a list of files from one argument in brackets
-    config_file = files[0] if len(files) == 1 else "[" + ",".join(f"'{name}'" for name in files) + "]"
-    command: list[Any] = ["-m", "monai.bundle", "run", run_id, "--bundle_root", BUNDLE]
+    config_file = files[0] if len(files) == 1 else json.dumps(files)
+    command: list[Any] = ["-m", "monai.bundle", "run", *([] if run_id == "run" else [run_id]), "--bundle_root", BUNDLE]
     command += ["--meta_file", BUNDLE / "configs" / "metadata.json", "--config_file", config_file]
     command += ["--logging_file", BUNDLE / "configs" / "logging.conf"]
     for key, value in overrides.items():
@@ -247,32 +246,22 @@ def _summary(out_dir: Path, pictures: Sequence[Path], seconds: float) -> None:
     """Print the means that the steps wrote, and where everything lies."""
     _title(f"done in {seconds / 60:.1f} min")
     for folder in ("registration", "evaluation"):
-        means = _means(out_dir / folder)
-        if means:
-            print(f"{folder}: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
+        print(f"{folder:13} " + ", ".join(f"{name} {value:.3f}" for name, value in _means(out_dir / folder).items()))
     print(f"\npictures      {_shown(out_dir / 'pictures')}{os.sep} ({len(pictures)} files, such as {pictures[0].name})")
     for name, what in (
         ("registration", "warped images and labels, displacement fields (ITK, LPS mm), metrics.csv"),
         ("segmentation", "<case>_seg.nii.gz"),
         ("evaluation", "metrics.csv, summary.json"),
-        ("model", "model.pt, registration.pt, plan.json, splits.json; --model_dir for your own runs"),
+        ("model", "model.pt, registration.pt, plan.json, splits.json, tensorboard; --model_dir for your own runs"),
     ):
         print(f"{name:13} {_shown(out_dir / name)}{os.sep} ({what})")
 
 
 def _means(folder: Path) -> dict[str, float]:
-    """Mean of every metric: from summary.json, else of the numeric columns of metrics.csv; empty where neither is there."""
-    if (folder / "summary.json").is_file():
-        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return {name: float(value["mean"]) for name, value in content.items() if isinstance(value, dict) and value.get("mean") is not None}
-    if not (folder / "metrics.csv").is_file():
-        return {}
-    columns: dict[str, list[float]] = {}
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            for name, value in row.items():
-                try:
-                    columns.setdefault(name, []).append(float(value))
-                except (TypeError, ValueError):
-                    continue
-    return {name: float(np.nanmean(values)) for name, values in columns.items() if values and not np.isnan(values).all()}
+    """The main means over cases and structures from the step's summary.json; the others stay in the file."""
+    metrics = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["metrics"]
+    return {
+        name: value["mean"]
+        for name, value in metrics.items()
+        if name.endswith(("dice_mean", "hd95_mean", "folding_percent")) and value["mean"] is not None
+    }

@@ -39,6 +39,7 @@ from tools.data.plan import Plan
 
 __all__ = ["CentredSpacingd", "GridMapping", "grid_mapping", "load_volume", "preprocessing", "to_plan"]
 
+AXIS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))  # of RAS, in which nibabel's affines are
 SPACING_TOLERANCE = 1e-3  # relative; below it a resampling would blur and change nothing else
 
 
@@ -125,7 +126,7 @@ def preprocessing(
         # nibabel's axes are kept, and a trailing axis of length one is dropped.
         steps.append(LoadImaged(keys, reader=NibabelReader(squeeze_non_spatial_dims=True), image_only=True, **missing))
         steps.append(EnsureChannelFirstd(keys, channel_dim="no_channel", **missing))
-    steps.append(Orientationd(keys, axcodes=plan.orientation, **missing))
+    steps.append(Orientationd(keys, axcodes=plan.orientation, labels=AXIS_LABELS, **missing))
     if images:
         # Before any interpolation and padding, which would move the percentiles.
         steps.append(

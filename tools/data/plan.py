@@ -99,6 +99,11 @@ class Plan:
         """Channel numbers to label values of the data set (int64), elementwise; the inverse of :meth:`to_channels`."""
         return torch.tensor(self.label_values, device=channels.device)[channels.long()]
 
+    @property
+    def label_dtype(self) -> np.dtype:
+        """Smallest integer type that holds every label value: uint8 unless an atlas numbers its regions in thousands."""
+        return np.result_type(*(np.min_scalar_type(value) for value in self.label_values))
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the plan as JSON, atomically."""
         write_json(path, asdict(self))

@@ -21,8 +21,9 @@ def affine_ddf(matrix: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """
     position = _centred(reference)
     linear = matrix[:, :, :3] - torch.eye(3, device=matrix.device, dtype=matrix.dtype)
-    ddf = torch.einsum("bij,jdhw->bidhw", linear, position[0]) + matrix[:, :, 3, None, None, None]
-    return ddf
+    # In double precision, which autocast leaves alone: bf16 would round positions to a quarter of a voxel.
+    ddf = torch.einsum("bij,jdhw->bidhw", linear.double(), position[0].double()) + matrix[:, :, 3, None, None, None]
+    return ddf.to(matrix.dtype)
 
 
 def fit_affine(ddf: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:

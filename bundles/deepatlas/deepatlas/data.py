@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+from monai.config import DtypeLike
 from monai.transforms import Activationsd, AsDiscreted, Compose, CopyItemsd, Invertd, Lambdad, MapTransform, SaveImaged
 
 from tools.bundle.overrides import to_bool
@@ -49,7 +50,9 @@ def images_to_segment(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     return [{"image": str(case.image)} for case in cases]
 
 
-def segmentation_postprocessing(plan: Plan, preprocessing: Compose, output_dir: str | os.PathLike, probabilities: bool | str = False) -> Compose:
+def segmentation_postprocessing(
+    plan: Plan, preprocessing: Compose, output_dir: str | os.PathLike, probabilities: bool | str = False
+) -> Compose:
     """From logits "pred" on the network's grid to label values in the image's geometry, written as ``<case>_seg.nii.gz``.
 
     Args:
@@ -59,7 +62,7 @@ def segmentation_postprocessing(plan: Plan, preprocessing: Compose, output_dir: 
         probabilities: whether to write the soft output as well, ``<case>_prob.nii.gz`` (X, Y, Z, C).
     """
 
-    def saver(key: str, postfix: str, dtype: type) -> SaveImaged:
+    def saver(key: str, postfix: str, dtype: DtypeLike) -> SaveImaged:
         return SaveImaged(
             key,
             output_dir=output_dir,
@@ -77,5 +80,5 @@ def segmentation_postprocessing(plan: Plan, preprocessing: Compose, output_dir: 
     ]
     if to_bool(probabilities):
         steps += [CopyItemsd("pred", names="probabilities"), saver("probabilities", "prob", np.float32)]
-    steps += [AsDiscreted("pred", argmax=True), Lambdad("pred", plan.to_values), saver("pred", "seg", np.uint8)]
+    steps += [AsDiscreted("pred", argmax=True), Lambdad("pred", plan.to_values), saver("pred", "seg", plan.label_dtype)]
     return Compose(steps)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from deepatlas.registering import Registrar, pair_metrics
 from torch import nn
 
+from deepatlas.registering import Registrar, pair_metrics
 from tools.bundle.precision import autocast_dtype
 from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, read_dataset
+from tools.data.files import write_nifti
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
+from tools.data.rotation import random_rotation, rotate_volume
 from tools.data.splits import apply_split, read_split, report_pairs
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import write_metrics
 
-__all__ = ["evaluate", "evaluation_cases", "segment"]
+__all__ = ["evaluate", "evaluation_cases", "rotated_case", "segment"]
 
 logger = logging.getLogger("evaluation")
 
@@ -62,6 +65,16 @@ def segment(network: nn.Module, image: str | os.PathLike, plan: Plan, device: to
     return grid.to_native(logits[0].float().softmax(0).cpu(), mode="segmentation").numpy()
 
 
+def rotated_case(case: Case, folder: str | os.PathLike, degrees: float, generator: np.random.Generator) -> Case:
+    """A labelled case, its image and label turned alike by a random rotation (:mod:`tools.data.rotation`) and written to ``folder``."""
+    rotation = random_rotation(degrees, generator)
+    files = {}
+    for role, path in (("image", case.image), ("label", case.label)):
+        files[role] = Path(folder) / f"{case.name}_{role}.nii.gz"
+        write_nifti(files[role], *rotate_volume(*load_volume(path), rotation, is_label=role == "label"))
+    return Case(case.name, files["image"], files["label"])
+
+
 def evaluate(
     dataset_dir: str | os.PathLike,
     model_dir: str | os.PathLike,
@@ -69,11 +82,23 @@ def evaluate(
     network: nn.Module,
     registrar: Registrar,
     seed: int | None = None,
+    rotation: float = 0,
+    rotation_seed: int = 0,
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: each case's segmentation, and the registration of another case onto it.
 
     The pairs are the documented ones (:func:`tools.data.splits.report_pairs`); labels are warped with nearest neighbour. Columns
-    of the registration begin with ``registration_``.
+    of the registration begin with ``registration_``; ``registration_seconds`` is what the pair took in the networks and the instance
+    optimisation.
+
+    Args:
+        dataset_dir, model_dir, output_dir: data set, folder of the model's ``splits.json``, folder for the results.
+        network: F_S.
+        registrar: what registers; it holds the plan.
+        seed: of the training, for the summary.
+        rotation: each moving case is turned about its centre before it is registered, about a random axis by an angle uniform
+            between 0 and this many degrees. The fixed cases and the segmentation see the images as they are.
+        rotation_seed: of these rotations; one seed turns the same case in the same way for every model.
 
     Returns:
         the summary.
@@ -90,11 +115,18 @@ def evaluate(
         row: dict[str, Any] = {"case": case.name} | segmentation_metrics(prediction, truth, plan.labels, spacing)
         if index in onto:
             moving = cases[onto[index]]
-            pair = registrar(case.image, moving.image)
-            backward = registrar(moving.image, case.image).ddf
-            warped = pair.warp(load_volume(moving.label)[0], mode="nearest")
-            metrics = pair_metrics(case, moving, pair, warped, plan, backward)
-            row |= {"moving": moving.name} | {f"registration_{key}": value for key, value in metrics.items() if key not in ("fixed", "moving")}
+            with tempfile.TemporaryDirectory() as scratch:
+                if rotation:
+                    moving = rotated_case(moving, scratch, float(rotation), np.random.default_rng((int(rotation_seed), onto[index])))
+                pair = registrar(case.image, moving.image)
+                backward = registrar(moving.image, case.image).ddf
+                warped = pair.warp(load_volume(moving.label)[0], mode="nearest")
+                metrics = pair_metrics(case, moving, pair, warped, plan, backward)
+            row |= {"moving": moving.name} | {
+                f"registration_{key}": value for key, value in metrics.items() if key not in ("fixed", "moving")
+            }
         rows.append(row)
-        logger.info(f"{case.name}: segmentation Dice {row['dice_mean']:.3f}, registration Dice {row.get('registration_dice_mean', float('nan')):.3f}")
-    return write_metrics(output_dir, rows, split=split, seed=seed, iterations=int(registrar.iterations))
+        registration_dice = row.get("registration_dice_mean", float("nan"))
+        logger.info(f"{case.name}: segmentation Dice {row['dice_mean']:.3f}, registration Dice {registration_dice:.3f}")
+    options = {"iterations": int(registrar.iterations), "affine_passes": int(registrar.affine_passes), "rotation": float(rotation)}
+    return write_metrics(output_dir, rows, split=split, seed=seed, rotation_seed=int(rotation_seed), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from tools.networks.registration import RegistrationOutput
 from tools.registration.displacement import warp
 
 __all__ = ["RegistrationLoss", "RegistrationParts", "SegmentationLoss", "SegmentationParts"]
+
+# Of MONAI's BendingEnergyLoss, at every step.
+warnings.filterwarnings("ignore", message="Using a non-tuple sequence", category=UserWarning)
 
 
 class RegistrationParts(NamedTuple):
@@ -80,8 +84,13 @@ class RegistrationLoss(nn.Module):
             warped, warped_segmentation = warp(torch.cat((moving, moving_segmentation), dim=1), output.ddf).tensor_split([1], dim=1)
             anatomy = self.anatomy_weight * self.anatomy(warped_segmentation, fixed_segmentation)
             if output.fixed_logits is not None and self.feature_weight:
-                features = self.feature_weight * 0.5 * (
-                    self._feature_loss(output.fixed_logits, fixed_segmentation) + self._feature_loss(output.moving_logits, moving_segmentation)
+                features = (
+                    self.feature_weight
+                    * 0.5
+                    * (
+                        self._feature_loss(output.fixed_logits, fixed_segmentation)
+                        + self._feature_loss(output.moving_logits, moving_segmentation)
+                    )
                 )
         similarity = self.similarity_weight * self.similarity(warped, fixed)
         smoothness = self.smoothness_weight * self.smoothness(output.field)

@@ -12,6 +12,7 @@ from tools.bundle.overrides import to_bool
 from tools.data.plan import Plan
 from tools.networks.encoders import ConvEncoder, SwinEncoder
 from tools.networks.registration import FeaturePyramid, RegistrationNetwork, VelocityDecoder
+from tools.networks.segmentation import PyramidSegmentation
 
 __all__ = ["registration_from_plan", "registration_network", "segmentation_from_plan", "segmentation_network"]
 
@@ -28,17 +29,41 @@ def registration_from_plan(plan: Plan, **options: Any) -> RegistrationNetwork:
     return registration_network(plan.num_classes, **{**plan.extra.get("registration", {}), **options})
 
 
-def segmentation_network(num_classes: int, channels: Sequence[int] = (16, 32, 64, 128), residual_units: int = 2) -> nn.Module:
-    """F_S: MONAI's residual 3D U-Net, (B, 1, D, H, W) to logits (B, num_classes, D, H, W); sides in multiples of 8."""
+def segmentation_network(
+    num_classes: int, architecture: str = "pyramid", backbone: str = "conv", channels: Sequence[int] = (24, 48, 64, 96)
+) -> nn.Module:
+    """F_S: (B, 1, D, H, W) to logits (B, num_classes, D, H, W), sides in multiples of 16.
+
+    Args:
+        num_classes: with the background.
+        architecture: "pyramid", the registration network's feature pyramid with a sub-pixel head, or "unet", MONAI's residual U-Net.
+        backbone: encoder of the pyramid, "conv" or "swin".
+        channels: channels of the levels, finest first.
+
+    Raises:
+        ValueError: the architecture or the backbone is unknown.
+    """
+    if architecture == "pyramid":
+        return PyramidSegmentation(_features(backbone, channels), num_classes)
+    if architecture != "unet":
+        raise ValueError(f"architecture must be 'pyramid' or 'unet', not {architecture!r}")
     return UNet(
         spatial_dims=3,
         in_channels=1,
         out_channels=num_classes,
         channels=tuple(channels),
         strides=(2,) * (len(channels) - 1),
-        num_res_units=residual_units,
+        num_res_units=2,
         norm=("instance", {"affine": True}),
     )
+
+
+def _features(backbone: str, channels: Sequence[int]) -> FeaturePyramid:
+    if backbone == "conv":
+        return FeaturePyramid(ConvEncoder(1, channels, (1,) * len(channels)), channels)
+    if backbone == "swin":
+        return FeaturePyramid(SwinEncoder(1, embed_dim=channels[0], levels=len(channels)), channels)
+    raise ValueError(f"backbone must be 'conv' or 'swin', not {backbone!r}")
 
 
 def registration_network(
@@ -64,11 +89,6 @@ def registration_network(
     Raises:
         ValueError: the backbone is unknown.
     """
-    if backbone == "conv":
-        encoder: nn.Module = ConvEncoder(1, channels, (1,) * len(channels))
-    elif backbone == "swin":
-        encoder = SwinEncoder(1, embed_dim=channels[0], levels=len(channels))
-    else:
-        raise ValueError(f"backbone must be 'conv' or 'swin', not {backbone!r}")
     decoder = VelocityDecoder(channels, hidden, SQUARINGS if to_bool(diffeomorphic) else 0)
-    return RegistrationNetwork(FeaturePyramid(encoder, channels), decoder, num_classes if to_bool(feature_supervision) else None, affine_passes)
+    classes = num_classes if to_bool(feature_supervision) else None
+    return RegistrationNetwork(_features(backbone, channels), decoder, classes, affine_passes)

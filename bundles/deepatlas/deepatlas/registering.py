@@ -189,7 +189,9 @@ def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
                 check_label(case.label, plan.label_values, shape, affine, case.image)
 
 
-def register_pairs(pairs: str | os.PathLike, registrar: Registrar, output_dir: str | os.PathLike, inverse_consistency: bool | str = False) -> None:
+def register_pairs(
+    pairs: str | os.PathLike, registrar: Registrar, output_dir: str | os.PathLike, inverse_consistency: bool | str = False
+) -> None:
     """Register every pair of a CSV and write image, field, warped label and ``metrics.csv``.
 
     Args:
@@ -213,7 +215,7 @@ def register_pairs(pairs: str | os.PathLike, registrar: Registrar, output_dir: s
         warped_label = None
         if moving.label is not None:
             warped_label = pair.warp(load_volume(moving.label)[0], mode="nearest")
-            write_nifti(output / f"{stem}_warped_label.nii.gz", warped_label, pair.affine, np.uint8)
+            write_nifti(output / f"{stem}_warped_label.nii.gz", warped_label, pair.affine, registrar.plan.label_dtype)
         backward = registrar(moving.image, fixed.image).ddf if to_bool(inverse_consistency) else None
         rows.append(pair_metrics(fixed, moving, pair, warped_label, registrar.plan, backward))
         logger.info(f"{stem}: {pair.seconds:.2f} s" + (f", Dice {rows[-1]['dice_mean']:.3f}" if "dice_mean" in rows[-1] else ""))

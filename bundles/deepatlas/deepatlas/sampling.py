@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from deepatlas.stages import Schedule
+from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
+from deepatlas.stages import Schedule
 from tools.data.checks import DataError
 
 __all__ = ["PairSampler", "collate_pairs"]
@@ -24,7 +25,8 @@ class PairSampler(Sampler):
     Args:
         data: list of case dictionaries; a case is labelled when it has a "label".
         schedule: what each step needs.
-        pairs: pairs a batch on this process.
+        pairs: pairs a registration batch on this process.
+        segmentation_pairs: the same of a segmentation batch; each pair brings two images.
         epoch_length: batches one pass yields.
         seed: seed of all draws.
         labelled_pairs: share of pairs with a labelled case where predicted segmentations stand in for labels.
@@ -44,8 +46,10 @@ class PairSampler(Sampler):
         labelled_pairs: float = 0.5,
         rank: int = 0,
         world_size: int = 1,
+        segmentation_pairs: int = 1,
     ) -> None:
-        self.schedule, self.pairs, self.epoch_length, self.seed = schedule, pairs, epoch_length, seed
+        self.schedule, self.epoch_length, self.seed = schedule, epoch_length, seed
+        self.pairs = {"registration": pairs, "segmentation": segmentation_pairs}
         self.labelled_pairs, self.rank, self.world_size = labelled_pairs, rank, world_size
         self.cases = len(data)
         self.labelled = [i for i, case in enumerate(data) if case.get("label") is not None]
@@ -71,12 +75,13 @@ class PairSampler(Sampler):
     def batch(self, step: int) -> list[int]:
         """Indices of the batch at a step: fixed cases first, then as many moving ones."""
         random = np.random.default_rng((self.seed, step))
-        pairs = [self._pair(step, random) for _ in range(self.pairs * self.world_size)]
-        pairs = pairs[self.rank * self.pairs : (self.rank + 1) * self.pairs]
+        count = self.pairs[self.schedule(step).network]
+        pairs = [self._pair(step, random) for _ in range(count * self.world_size)]
+        pairs = pairs[self.rank * count : (self.rank + 1) * count]
         return [fixed for fixed, _ in pairs] + [moving for _, moving in pairs]
 
     def _pair(self, step: int, random: np.random.Generator) -> tuple[int, int]:
-        stage, network, _ = self.schedule(step)
+        stage, network, _, _ = self.schedule(step)
         labelled_only = (network, stage.registration_from) == ("registration", "labels") or (
             (network, stage.segmentation_from) == ("segmentation", "labels")
         )
@@ -93,11 +98,12 @@ class PairSampler(Sampler):
 
 def collate_pairs(cases: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Batch of cases, a missing label standing as zeros: image (N, 1, D, H, W), label (N, 1, D, H, W), labelled (N,) bool."""
-    images = torch.stack([torch.as_tensor(case["image"]) for case in cases])
+    # Plain tensors: MONAI's meta-data would ride along through every operation of the step.
+    images = torch.stack([convert_to_tensor(case["image"], track_meta=False) for case in cases])
     labels = [case.get("label") for case in cases]
-    empty = torch.zeros_like(images[0])
+    empty = torch.zeros_like(images[0], dtype=torch.int64)
     return {
         "image": images,
-        "label": torch.stack([empty if label is None else torch.as_tensor(label) for label in labels]),
+        "label": torch.stack([empty if label is None else convert_to_tensor(label, track_meta=False) for label in labels]),
         "labelled": torch.tensor([label is not None for label in labels]),
     }

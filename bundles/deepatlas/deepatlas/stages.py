@@ -30,6 +30,7 @@ class Stage:
         registration_from: "images" (unsupervised), "labels" (pairs of labelled cases), or "segmentations" (all pairs, a
             missing label replaced by the segmentation network's soft output).
         segmentation_from: "labels" (supervised only) or "registration" (labels carried over by the registration as well).
+        share_features: whether the registration network starts the stage with a copy of the segmentation network's features.
 
     Raises:
         ValueError: an argument is out of its range; the message names the stage.
@@ -41,14 +42,19 @@ class Stage:
     segmentation: int = 0
     registration_from: str = "segmentations"
     segmentation_from: str = "registration"
+    share_features: bool = False
 
     def __post_init__(self) -> None:
         if self.share <= 0 or min(self.registration, self.segmentation) < 0 or self.turn == 0:
             raise ValueError(f"stage {self.name!r} needs a positive share and at least one step a turn")
         if self.registration_from not in REGISTRATION_SOURCES:
-            raise ValueError(f"stage {self.name!r}: registration_from must be one of {REGISTRATION_SOURCES}, not {self.registration_from!r}")
+            raise ValueError(
+                f"stage {self.name!r}: registration_from must be one of {REGISTRATION_SOURCES}, not {self.registration_from!r}"
+            )
         if self.segmentation_from not in SEGMENTATION_SOURCES:
-            raise ValueError(f"stage {self.name!r}: segmentation_from must be one of {SEGMENTATION_SOURCES}, not {self.segmentation_from!r}")
+            raise ValueError(
+                f"stage {self.name!r}: segmentation_from must be one of {SEGMENTATION_SOURCES}, not {self.segmentation_from!r}"
+            )
 
     @property
     def turn(self) -> int:
@@ -57,11 +63,12 @@ class Stage:
 
 
 class Step(NamedTuple):
-    """What happens at one step: the stage, the network that learns, and where its learning rate stands in [0, 1)."""
+    """One step: its stage, the network that learns, where its learning rate stands in [0, 1), and whether the stage begins here."""
 
     stage: Stage
     network: str
     progress: float
+    begins: bool = False
 
 
 class Schedule:
@@ -83,8 +90,8 @@ class Schedule:
         self.total_steps, self.warmup, self.final = int(total_steps), warmup, final
 
     @cached_property
-    def _steps(self) -> list[tuple[Stage, str, int]]:
-        """Stage, network, and number of that network's steps before, for each step."""
+    def _steps(self) -> list[tuple[Stage, str, int, bool]]:
+        """Stage, network, number of that network's steps before, and whether the stage begins, for each step."""
         total = sum(stage.share for stage in self.stages)
         bounds = [0.0]
         for stage in self.stages:
@@ -93,18 +100,23 @@ class Schedule:
         for stage, begin, end in zip(self.stages, bounds[:-1], bounds[1:], strict=True):
             for i in range(round(end) - round(begin)):
                 network = "segmentation" if i % stage.turn < stage.segmentation else "registration"
-                steps.append((stage, network, count[network]))
+                steps.append((stage, network, count[network], i == 0))
                 count[network] += 1
         return steps
 
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        names = [name for _, name, _, _ in self._steps]
+        return {name: names.count(name) for name in ("registration", "segmentation")}
+
     def __call__(self, step: int) -> Step:
         """The step with this number, from 0; numbers past the end repeat the last one."""
-        stage, network, before = self._steps[min(step, len(self._steps) - 1)]
-        return Step(stage, network, before / self.count(network))
+        stage, network, before, begins = self._steps[min(step, len(self._steps) - 1)]
+        return Step(stage, network, before / self.count(network), begins)
 
     def count(self, network: str) -> int:
         """Optimisation steps that "registration" or "segmentation" gets in the whole run."""
-        return sum(name == network for _, name, _ in self._steps)
+        return self._counts[network]
 
     def learning_rate(self, progress: float) -> float:
         """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from deepatlas.losses import RegistrationLoss, SegmentationLoss
-from deepatlas.stages import Schedule, Stage
 from ignite.engine import Engine
-from torch import nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from deepatlas.losses import RegistrationLoss, SegmentationLoss
+from deepatlas.stages import Schedule, Stage
 from tools.bundle.precision import autocast_dtype
 from tools.data.augmentation import Augmentation
 from tools.registration.displacement import warp
@@ -74,7 +74,9 @@ class DeepAtlasUpdate:
     def __call__(self, engine: Engine, batch: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """One step; returns the loss and its weighted parts, named "<network>/<part>"."""
         number = engine.state.iteration - 1
-        stage, name, progress = self.schedule(number)
+        stage, name, progress, begins = self.schedule(number)
+        if begins and stage.share_features:
+            self.share_features()
         for group, rate in zip(self.optimizers[name].param_groups, self.base_rates[name], strict=True):
             group["lr"] = rate * self.schedule.learning_rate(progress)
         images, augmented, labels, labelled = self.prepare(batch, engine.state.device, number, intensities=name == "segmentation")
@@ -84,7 +86,29 @@ class DeepAtlasUpdate:
         with self.autocast(images.device):
             parts = step(stage, images, augmented, labels, labelled)
         self.optimize(name, parts.loss)
-        return {"loss": parts.loss.item()} | {f"{name}/{key}": value.item() for key, value in parts._asdict().items() if key != "loss"}
+        values = self.total(torch.stack([part.detach().float() for part in parts]), mean=True).tolist()
+        return {key if key == "loss" else f"{name}/{key}": value for key, value in zip(parts._fields, values, strict=True)}
+
+    def share_features(self) -> None:
+        """Start the registration network's feature extractor as a copy of the segmentation network's.
+
+        Raises:
+            ValueError: the two have different architectures.
+        """
+        source, target = (_plain(self.networks[name]) for name in ("segmentation", "registration"))
+        try:
+            target.features.load_state_dict(source.features.state_dict())
+        except (AttributeError, RuntimeError) as error:
+            raise ValueError("share_features needs a segmentation and a registration network with the same features") from error
+
+    @staticmethod
+    def total(values: torch.Tensor, mean: bool = False) -> torch.Tensor:
+        """Sum (or mean) over the processes of a distributed training; otherwise the values themselves."""
+        if not distributed.is_available() or not distributed.is_initialized():
+            return values
+        values = values.clone()
+        distributed.all_reduce(values)
+        return values / distributed.get_world_size() if mean else values
 
     def autocast(self, device: torch.device) -> Any:
         """Context of mixed precision, or none."""
@@ -127,9 +151,15 @@ class DeepAtlasUpdate:
     def segmentation_step(
         self, stage: Stage, images: torch.Tensor, augmented: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor
     ) -> Any:
-        """Loss of F_S by the four label cases of the paper; with the registration's field fixed."""
+        """Loss of F_S by the four label cases of the paper; with the registration's field fixed.
+
+        Raises:
+            ValueError: no case of the batch has a label.
+        """
         if stage.segmentation_from == "labels":
             return self.segmentation_loss(self.networks["segmentation"](augmented).float(), labels)
+        if not labelled.any():
+            raise ValueError("a segmentation step needs a labelled case")
         logits = self.networks["segmentation"](augmented).float()
         fixed_labelled, moving_labelled = labelled.chunk(2)
         # Both labelled: nothing for F_S in L_a. Neither: no pair of a segmentation step (the sampler sees to it).
@@ -139,10 +169,15 @@ class DeepAtlasUpdate:
             fixed, moving = images.chunk(2)
             with torch.no_grad():
                 ddf = _plain(self.networks["registration"])(fixed[one], moving[one]).ddf
-            known = labelled.view(-1, 1, 1, 1, 1)
-            fixed_segmentation, moving_segmentation = torch.where(known, labels, logits.softmax(1)).chunk(2)
+            has_label = labelled.view(-1, 1, 1, 1, 1)
+            fixed_segmentation, moving_segmentation = torch.where(has_label, labels, logits.softmax(1)).chunk(2)
             first, second = warp(moving_segmentation[one], ddf), fixed_segmentation[one]
-        return self.segmentation_loss(logits[labelled], labels[labelled], first, second)
+        parts = self.segmentation_loss(logits[labelled], labels[labelled], first, second)
+        # Processes hold unlike numbers of labelled images: weighted so that the mean of their losses is that of one large batch.
+        counts = torch.stack((labelled.sum(), one.sum())).float()
+        shares = counts / self.total(counts, mean=True).clamp_min(1e-6)
+        supervised, anatomy = parts.supervised * shares[0], parts.anatomy * shares[1]
+        return parts._replace(loss=supervised + anatomy, supervised=supervised, anatomy=anatomy)
 
     def optimize(self, name: str, loss: torch.Tensor) -> None:
         """Backward pass, clipping and step of one network."""

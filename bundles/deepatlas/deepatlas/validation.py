@@ -6,6 +6,7 @@ import logging
 
 import torch
 from ignite.engine import Engine, Events
+from monai.utils import convert_to_tensor
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -16,11 +17,11 @@ __all__ = ["RegistrationValidation"]
 
 
 class RegistrationValidation:
-    """Handler: registers pairs of validation cases; writes "registration_dice" and "folds" (share) to the engine's metrics.
+    """Handler: registers pairs of validation cases; writes "folds" (share) and, with labels, "registration_dice" to the engine's metrics.
 
     Args:
         network: F_R.
-        dataset: labelled cases with "image" and "label" (1, D, H, W).
+        dataset: cases with "image" and, where there are any, "label" (1, D, H, W).
         interval: epochs between two looks.
         rank: only the process of rank 0 looks.
     """
@@ -41,17 +42,22 @@ class RegistrationValidation:
         network = getattr(self.network, "module", self.network).eval()
         dice, folds = [], []
         for moving, fixed in report_pairs(len(self.dataset)):
-            m, f = (
-                {key: torch.as_tensor(self.dataset[i][key])[None].to(engine.state.device) for key in ("image", "label")} for i in (moving, fixed)
-            )
+            m, f = (self._batch(index, engine.state.device) for index in (moving, fixed))
             ddf = network(f["image"], m["image"]).ddf
+            folds.append(float((jacobian_determinant(ddf) <= 0).float().mean()))
+            if "label" not in m or "label" not in f:
+                continue
             warped = warp(m["label"].float(), ddf, mode="nearest").round().long()
             for value in range(1, int(f["label"].max()) + 1):
                 a, b = warped == value, f["label"] == value
-                dice.append(float(2 * (a & b).sum() / (a.sum() + b.sum()).clamp_min(1)))
-            folds.append(float((jacobian_determinant(ddf) <= 0).float().mean()))
-        engine.state.metrics["registration_dice"] = sum(dice) / len(dice)
-        engine.state.metrics["folds"] = sum(folds) / len(folds)
-        self.logger.info(
-            f"epoch {engine.state.epoch}: registration Dice {engine.state.metrics['registration_dice']:.4f}, folds {engine.state.metrics['folds']:.2e}"
-        )
+                if a.any() or b.any():
+                    dice.append(float(2 * (a & b).sum() / (a.sum() + b.sum())))
+        metrics = {"registration_dice": sum(dice) / len(dice)} if dice else {}
+        metrics["folds"] = sum(folds) / len(folds)
+        engine.state.metrics.update(metrics)
+        parts = ", ".join(f"{key.replace('_dice', ' Dice')} {value:.4g}" for key, value in metrics.items())
+        self.logger.info(f"epoch {engine.state.epoch}: {parts}")
+
+    def _batch(self, index: int, device: torch.device) -> dict[str, torch.Tensor]:
+        case = self.dataset[index]
+        return {key: convert_to_tensor(case[key], track_meta=False)[None].to(device) for key in ("image", "label") if key in case}

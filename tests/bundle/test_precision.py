@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tools.bundle.precision import autocast_dtype
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected"),
+    [
+        ("float32", "cpu", None),
+        ("bf16", "cpu", torch.bfloat16),
+        ("float32", "cuda:0", None),
+        ("fp16", "cuda:0", torch.float16),
+        ("bf16", "cuda:0", torch.bfloat16),
+    ],
+)
+def test_named(precision, device, expected):
+    assert autocast_dtype(precision, torch.device(device)) is expected
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, None)])
+def test_auto_follows_the_hardware(supported, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    assert autocast_dtype("auto", CPU) is expected
+    assert autocast_dtype("auto", torch.device("cuda")) is expected
+
+
+def test_unknown():
+    with pytest.raises(ValueError, match="must be 'auto' or one of"):
+        autocast_dtype("float16", CPU)
+
+
+def test_half_precision_on_a_cpu():
+    with pytest.raises(ValueError, match="needs a GPU"):
+        autocast_dtype("fp16", CPU)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tools.bundle.run_data import RunData
+from tools.data.checks import DataError
+from tools.data.plan import Plan
+
+
+def make(dataset, output, **options) -> RunData:
+    return RunData(dataset, output, output / "models", **options)
+
+
+def begun(output) -> None:
+    (output / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (output / "checkpoints" / "last.pt").write_bytes(b"")
+
+
+def test_lists_of_cases(tiny_dataset, tmp_path):
+    data = make(tiny_dataset, tmp_path, split={"folds": 3, "holdout": 1, "label_limit": 1})
+    assert [len(part) for part in (data.train, data.validation, data.report)] == [3, 2, 1]
+    assert sum("label" in case for case in data.train) == 1
+    assert all("label" in case for case in data.validation + data.report)
+    assert sorted(case["name"] for case in data.train + data.validation + data.report) == [f"case_0{k}" for k in range(6)]
+    assert all(case["image"].endswith(case["name"] + ".nii.gz") for case in data.train)
+
+
+def test_without_a_holdout_the_report_is_the_validation(tiny_dataset, tmp_path):
+    data = make(tiny_dataset, tmp_path)
+    assert data.report == data.validation
+
+
+def test_save(tiny_dataset, tmp_path):
+    data = make(tiny_dataset, tmp_path, plan={"spacing": 2.0, "size": None}, extra={"channels": [4, 8]})
+    data.save()
+    plan = Plan.load(tmp_path / "plan.json")
+    assert plan == data.plan
+    assert plan.spacing == (2.0, 2.0, 2.0)
+    assert plan.extra == {"channels": [4, 8]}
+    assert json.loads((tmp_path / "splits.json").read_text())["train"] == [case["name"] for case in data.train]
+
+
+def test_without_a_data_set_the_models_plan_holds(tmp_path):
+    plan = Plan(labels={0: "background", 3: "bone"})
+    plan.save(tmp_path / "models" / "plan.json")
+    data = make("", tmp_path)
+    assert data.plan == plan
+    assert data.train == data.validation == data.report == []
+
+
+def test_fine_tuning_follows_the_models_plan(tiny_dataset, tmp_path):
+    Plan(labels={0: "background", 1: "left", 2: "right"}, size=(96, 96, 96)).save(tmp_path / "models" / "plan.json")
+    assert make(tiny_dataset, tmp_path, use_model_plan="true").plan.size == (96, 96, 96)
+    assert make(tiny_dataset, tmp_path, use_model_plan="false").plan.size != (96, 96, 96)
+
+
+def test_fine_tuning_on_other_labels(tiny_dataset, tmp_path):
+    Plan(labels={0: "background", 7: "bone"}).save(tmp_path / "models" / "plan.json")
+    with pytest.raises(DataError, match="are not the model's"):
+        make(tiny_dataset, tmp_path, use_model_plan=True).plan  # noqa: B018
+
+
+def test_no_data_set(tmp_path):
+    with pytest.raises(DataError, match="no data set: give --dataset_dir"):
+        make("", tmp_path).check()
+
+
+def test_a_fault_in_the_data(tiny_dataset, tmp_path):
+    (tiny_dataset / "labelsTr" / "case_03.nii.gz").unlink()
+    with pytest.raises(DataError, match="case_03.nii.gz"):
+        make(tiny_dataset, tmp_path).check()
+
+
+def test_an_empty_folder_and_one_without_a_checkpoint_are_free(tiny_dataset, tmp_path):
+    data = make(tiny_dataset, tmp_path / "out")
+    data.check()
+    data.save()
+    data.check()
+
+
+def test_another_run_in_the_output_folder(tiny_dataset, tmp_path):
+    begun(tmp_path / "out")
+    with pytest.raises(DataError, match="a run lies here already; --resume true continues it"):
+        make(tiny_dataset, tmp_path / "out").check()
+
+
+def test_resume(tiny_dataset, tmp_path):
+    make(tiny_dataset, tmp_path / "out", extra={"channels": [4, 8]}).save()
+    begun(tmp_path / "out")
+    make(tiny_dataset, tmp_path / "out", extra={"channels": [4, 8]}, resume="true").check()
+
+
+@pytest.mark.parametrize(
+    ("change", "file"),
+    [({"extra": {"channels": [8]}}, "plan.json"), ({"plan": {"size": 64}}, "plan.json"), ({"split": {"fold": 1}}, "splits.json")],
+)
+def test_resume_with_other_settings(tiny_dataset, tmp_path, change, file):
+    make(tiny_dataset, tmp_path / "out", extra={"channels": [4, 8]}).save()
+    begun(tmp_path / "out")
+    with pytest.raises(DataError, match=f"{file}: the run to resume had other data or settings"):
+        make(tiny_dataset, tmp_path / "out", **{"extra": {"channels": [4, 8]}, "resume": True, **change}).check()

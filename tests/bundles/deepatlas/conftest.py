@@ -1,0 +1,126 @@
+"""A tiny data set, and one tiny trained model, for all tests of the bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from monai.bundle import run
+
+from tools.data.files import write_nifti
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+BUNDLE = REPOSITORY / "bundles" / "deepatlas"
+if str(BUNDLE) not in sys.path:
+    sys.path.insert(0, str(BUNDLE))
+
+VALUES = (0, 2, 5)  # label values with gaps: channel numbers must not leak out
+TINY = {
+    "registration_channels": [8, 8, 8, 8],
+    "registration_hidden": [8, 8, 8, 8],
+    "segmentation_channels": [4, 8, 8],
+    "precision": "float32",
+    "device": "$torch.device('cpu')",
+    "progress_bar": False,
+    "train#dataset#num_workers": 0,
+    "validate#dataset#num_workers": 0,
+}
+
+
+def ellipsoids(shape: tuple[int, int, int], seed: int, shift: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ellipsoid (5) with a dark core (2), somewhere near the middle; image (X, Y, Z) float32 and label uint8."""
+    generator = np.random.default_rng(seed)
+    position = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")).astype(float)
+    centre = (np.array(shape) - 1) / 2 + generator.uniform(-shift, shift, 3)
+    radii = np.array([8.0, 9.5, 7.0]) * generator.uniform(0.85, 1.15, 3)
+    distance = np.sqrt((((position - centre.reshape(3, 1, 1, 1)) / radii.reshape(3, 1, 1, 1)) ** 2).sum(0))
+    label = np.where(distance < 0.55, 2, np.where(distance < 1, 5, 0)).astype(np.uint8)
+    smooth = 1 / (1 + np.exp((distance - 1) * 12)) - 0.6 / (1 + np.exp((distance - 0.55) * 12))
+    image = 100 * (0.15 + 0.8 * smooth) + generator.normal(0, 3, shape)
+    return image.astype(np.float32), label
+
+
+def write_ellipsoids(root: Path, cases: int = 10, labelled: int | None = None, shape: tuple[int, int, int] = (30, 32, 28)) -> Path:
+    """A Decathlon-style folder of ``cases`` ellipsoids, 1.5 mm, of which the first ``labelled`` have a label (all by default)."""
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    entries = []
+    for k in range(cases):
+        image, label = ellipsoids(shape, seed=k)
+        name = f"case_{k:02d}.nii.gz"
+        write_nifti(root / "imagesTr" / name, image, affine)
+        entries.append({"image": f"./imagesTr/{name}"})
+        if labelled is None or k < labelled:
+            write_nifti(root / "labelsTr" / name, label, affine)
+            entries[-1]["label"] = f"./labelsTr/{name}"
+    labels = {"0": "background", "2": "core", "5": "shell"}
+    (root / "dataset.json").write_text(json.dumps({"name": "ellipsoids", "labels": labels, "training": entries, "test": []}))
+    return root
+
+
+def config(*names: str) -> list[str]:
+    """Paths of config files of the bundle: ``train``, ``experiments/joint``."""
+    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
+
+
+def call(run_id: str, *names: str, **overrides: Any) -> None:
+    """``python -m monai.bundle run`` in this process; keys with ``#`` are given in a dictionary."""
+    run(
+        run_id=run_id,
+        config_file=config(*names),
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        logging_file=False,
+        **{key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()},
+    )
+
+
+@pytest.fixture(scope="session")
+def ellipsoid_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten labelled cases of 30 x 32 x 28 voxels of 1.5 mm, label values 0, 2 and 5."""
+    return write_ellipsoids(tmp_path_factory.mktemp("data") / "ellipsoids")
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six cases, of which the first four have labels."""
+    return write_ellipsoids(tmp_path_factory.mktemp("data") / "small", cases=6, labelled=4)
+
+
+@pytest.fixture(scope="session")
+def train(ellipsoid_dataset: Path) -> Callable[..., Path]:
+    """A function that trains tiny networks: ``train(output_dir, *overlays, **overrides)`` returns the folder."""
+
+    def train(output_dir: Path, *overlays: str, **overrides: Any) -> Path:
+        call("training", "train", *overlays, **{"dataset_dir": ellipsoid_dataset, "output_dir": output_dir, **TINY, **overrides})
+        return output_dir
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def model(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model, trained on the ellipsoids for some seconds."""
+    return train(
+        tmp_path_factory.mktemp("model"),
+        **{
+            "epochs": 4,
+            "epoch_length": 45,
+            "pairs": 1,
+            "validation_interval": 4,
+            "holdout": 3,
+            "registration_learning_rate": 0.004,
+            "segmentation_learning_rate": 0.008,
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def evaluated(model: Path, ellipsoid_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with ``metrics.csv`` and ``summary.json`` of the tiny model on its report cases."""
+    output = tmp_path_factory.mktemp("evaluated")
+    call("evaluating", "train", "evaluate", **{"dataset_dir": ellipsoid_dataset, "model_dir": model, "output_dir": output, **TINY})
+    return output

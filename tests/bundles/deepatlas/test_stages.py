@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from deepatlas.stages import Schedule, Stage
+
+R, S = "registration", "segmentation"
+
+
+def networks(schedule: Schedule, steps: int) -> str:
+    return "".join(schedule(i).network[0] for i in range(steps))
+
+
+def names(schedule: Schedule, steps: int) -> list[str]:
+    return [schedule(i).stage.name for i in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("stages", "total", "expected"),
+    [
+        ([{"name": "a", "registration": 1}], 4, "rrrr"),
+        ([{"name": "a", "segmentation": 1}], 4, "ssss"),
+        ([{"name": "a", "registration": 3, "segmentation": 1}], 9, "srrrsrrrs"),
+        ([{"name": "a", "registration": 1, "segmentation": 2}], 7, "ssrssrs"),
+        # a stage begins a turn of its own
+        ([{"name": "a", "registration": 2, "segmentation": 1}, {"name": "b", "registration": 2, "segmentation": 1}], 8, "srrssrrs"),
+        ([{"name": "a", "share": 0.6, "registration": 1}, {"name": "b", "share": 0.4, "segmentation": 1}], 10, "rrrrrrssss"),
+        # shares are relative
+        ([{"name": "a", "share": 3, "registration": 1}, {"name": "b", "share": 1, "segmentation": 1}], 8, "rrrrrrss"),
+        # a stage too short for a step of its own is left out
+        ([{"name": "a", "share": 0.9, "registration": 1}, {"name": "b", "share": 0.1, "segmentation": 1}], 4, "rrrr"),
+    ],
+)
+def test_alternation(stages, total, expected):
+    assert networks(Schedule(stages, total), total) == expected
+
+
+def test_paper_alternation_one_to_twenty():
+    schedule = Schedule([{"name": "joint", "registration": 20, "segmentation": 1}], 63)
+    assert networks(schedule, 63) == ("s" + 20 * "r") * 3
+    assert (schedule.count(S), schedule.count(R)) == (3, 60)
+
+
+def test_shares_of_three_stages():
+    stages = [
+        {"name": "pre_r", "share": 0.6, "registration": 1},
+        {"name": "pre_s", "share": 0.3, "segmentation": 1},
+        {"name": "joint", "share": 0.1, "registration": 20, "segmentation": 1},
+    ]
+    schedule = Schedule(stages, 1000)
+    assert [names(schedule, 1000).count(name) for name in ("pre_r", "pre_s", "joint")] == [600, 300, 100]
+    # the joint part holds 4 whole turns of 21 and 16 steps of the fifth: 5 of segmentation
+    assert (schedule.count(R), schedule.count(S)) == (695, 305)
+
+
+def test_every_step_has_a_stage_whatever_the_rounding():
+    stages = [{"name": str(k), "share": share, "registration": 1} for k, share in enumerate((1, 2, 4))]
+    for total in range(1, 30):
+        schedule = Schedule(stages, total)
+        assert schedule.count(R) == total
+        assert names(schedule, total) == sorted(names(schedule, total))
+
+
+def test_progress_counts_the_steps_of_one_network():
+    schedule = Schedule([{"name": "a", "registration": 1, "segmentation": 1}], 8)
+    assert [schedule(i).progress for i in range(8)] == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+
+
+def test_past_the_end_the_last_step_is_repeated():
+    schedule = Schedule([{"name": "a", "registration": 1}], 4)
+    assert schedule(100) == schedule(3)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        (0.0, 0.02),  # the floor of the warm-up
+        (0.01, 0.1),
+        (0.05, 0.5),
+        (0.1, 1.0),
+        (0.55, 0.505),  # half of the cosine: 0.01 + 0.99 / 2
+        (0.325, 0.01 + 0.99 * (1 + math.sqrt(0.5)) / 2),
+        (1.0, 0.01),
+    ],
+)
+def test_learning_rate(progress, expected):
+    schedule = Schedule([{"name": "a", "registration": 1}], 10, warmup=0.1, final=0.01)
+    assert schedule.learning_rate(progress) == pytest.approx(expected)
+
+
+def test_learning_rate_without_warm_up():
+    schedule = Schedule([{"name": "a", "registration": 1}], 10, warmup=0.0)
+    assert schedule.learning_rate(0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "x"}, "'x' needs a positive share and at least one step"),
+        ({"name": "x", "share": 0, "registration": 1}, "'x' needs a positive share"),
+        ({"name": "x", "registration": -1, "segmentation": 1}, "'x' needs"),
+        ({"name": "x", "registration": 1, "registration_from": "label"}, "'x': registration_from must be one of"),
+        ({"name": "x", "segmentation": 1, "segmentation_from": "images"}, "'x': segmentation_from must be one of"),
+    ],
+)
+def test_a_wrong_stage_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Stage(**arguments)
+
+
+def test_no_stage():
+    with pytest.raises(ValueError, match="at least one stage"):
+        Schedule([], 10)

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from deepatlas.losses import RegistrationLoss, SegmentationLoss
+from deepatlas.networks import registration_network, segmentation_network
+from deepatlas.stages import Schedule
+from deepatlas.training import DeepAtlasUpdate
+from deepatlas.validation import RegistrationValidation
+from ignite.engine import Engine
+from torch import nn
+
+from tools.data.augmentation import Augmentation
+from tools.losses import AnatomyLoss
+from tools.networks.registration import RegistrationOutput
+from tools.registration.displacement import warp
+
+FROM_IMAGES = {"registration": 1, "registration_from": "images"}
+FROM_LABELS = {"registration": 1, "registration_from": "labels"}
+FROM_SEGMENTATIONS = {"registration": 1, "registration_from": "segmentations"}
+SUPERVISED = {"segmentation": 1, "segmentation_from": "labels"}
+CARRIED = {"segmentation": 1, "segmentation_from": "registration"}
+CASES = {"both": [True, True], "fixed": [True, False], "moving": [False, True], "neither": [False, False]}
+
+
+class Segmentation(nn.Module):
+    """Logits (0, s I) at each voxel, with one parameter s."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, image):
+        return torch.cat((torch.zeros_like(image), self.scale * image), dim=1)
+
+
+class Registration(nn.Module):
+    """A shift along the first axis, its one parameter; notes what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.seen = nn.Parameter(torch.tensor(0.4)), []
+
+    def forward(self, fixed, moving):
+        self.seen.append((fixed.detach().clone(), moving.detach().clone(), self.training))
+        ddf = torch.stack((self.shift * torch.ones_like(fixed[:, 0]), *torch.zeros_like(fixed).expand(-1, 2, -1, -1, -1).unbind(1)), dim=1)
+        return RegistrationOutput(ddf, ddf[..., ::2, ::2, ::2], None, None)
+
+
+def update(stage: dict, augmentation: Augmentation | None = None, **options) -> DeepAtlasUpdate:
+    segmentation, registration = Segmentation(), Registration()
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.1) for network in (segmentation, registration)]
+    schedule = Schedule([{"name": "stage", **stage}], 10, warmup=0.0)
+    return DeepAtlasUpdate(
+        segmentation, registration, *optimizers, schedule, 2, augmentation=augmentation, precision="float32", max_norm=1e9, **options
+    )
+
+
+def batch(labelled: list[bool]) -> dict[str, torch.Tensor]:
+    """Fixed cases first, then moving ones; labels of unlabelled cases are zero, as :func:`collate_pairs` makes them."""
+    random = torch.Generator().manual_seed(0)
+    image = torch.rand(len(labelled), 1, 6, 6, 6, generator=random)
+    known = torch.tensor(labelled)
+    label = (image.roll(1, 2) > 0.5).long() * known.view(-1, 1, 1, 1, 1)
+    return {"image": image, "label": label, "labelled": known}
+
+
+def one_hot(label: torch.Tensor) -> torch.Tensor:
+    return torch.cat((label == 0, label == 1), dim=1).float()
+
+
+def step(made: DeepAtlasUpdate, data: dict[str, torch.Tensor], number: int = 1) -> dict[str, float]:
+    state = SimpleNamespace(iteration=number, device=torch.device("cpu"))
+    return made(SimpleNamespace(state=state), {key: value.clone() for key, value in data.items()})
+
+
+def parameters(made: DeepAtlasUpdate) -> tuple[float, float]:
+    return made.networks["segmentation"].scale.item(), made.networks["registration"].shift.item()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("stage", [FROM_IMAGES, FROM_SEGMENTATIONS])
+def test_a_registration_step_moves_the_registration_alone(case, stage):
+    made = update(stage)
+    parts = step(made, batch(CASES[case]))
+    scale, shift = parameters(made)
+    assert scale == 2.0
+    assert made.networks["segmentation"].scale.grad is None
+    assert shift != pytest.approx(0.4)
+    assert (parts["registration/anatomy"] > 0) == (stage is FROM_SEGMENTATIONS)
+    assert made.networks["registration"].training
+    assert not made.networks["segmentation"].training
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_registration_takes_the_soft_segmentation_where_a_label_is_missing(case):
+    made, data = update(FROM_SEGMENTATIONS), batch(CASES[case])
+    parts = step(made, data)
+    soft = Segmentation()(data["image"]).softmax(1).detach()
+    fixed, moving = (one_hot(data["label"][i : i + 1]) if CASES[case][i] else soft[i : i + 1] for i in (0, 1))
+    ddf = Registration()(data["image"][:1], data["image"][1:]).ddf.detach()
+    expected = RegistrationLoss()(
+        RegistrationOutput(ddf, ddf[..., ::2, ::2, ::2], None, None), data["image"][:1], data["image"][1:], fixed, moving
+    )
+    assert parts["registration/anatomy"] == pytest.approx(float(expected.anatomy), abs=1e-6)
+    assert parts["registration/similarity"] == pytest.approx(float(expected.similarity), abs=1e-6)
+    assert parts["loss"] == pytest.approx(float(expected.loss), abs=1e-6)
+
+
+@pytest.mark.parametrize("case", ["both", "fixed", "moving"])
+def test_segmentation_loss_of_the_label_cases(case):
+    made, data = update(CARRIED, segmentation_loss=SegmentationLoss(2.0, 3.0, cross_entropy_weight=0.0)), batch(CASES[case])
+    parts = step(made, data)
+    dice, soft, labels = AnatomyLoss(), Segmentation()(data["image"]).softmax(1).detach(), one_hot(data["label"])
+    ddf = Registration()(data["image"][:1], data["image"][1:]).ddf.detach()
+    rows = [i for i in (0, 1) if CASES[case][i]]
+    supervised = 2 * dice(soft[rows], labels[rows])
+    anatomy = {
+        "both": 0.0,  # S_m o phi against S_t: no gradient to F_S
+        "fixed": 3 * dice(warp(soft[1:], ddf), labels[:1]),
+        "moving": 3 * dice(warp(labels[1:], ddf), soft[:1]),
+    }[case]
+    assert parts["segmentation/supervised"] == pytest.approx(float(supervised), abs=1e-6)
+    assert parts["segmentation/anatomy"] == pytest.approx(float(anatomy), abs=1e-6)
+    assert parts["loss"] == pytest.approx(float(supervised + anatomy), abs=1e-6)
+
+
+@pytest.mark.parametrize("case", ["both", "fixed", "moving"])
+def test_a_segmentation_step_moves_the_segmentation_alone(case):
+    made = update(CARRIED)
+    step(made, batch(CASES[case]))
+    scale, shift = parameters(made)
+    assert scale != pytest.approx(2.0)
+    assert shift == torch.tensor(0.4).item()
+    assert made.networks["registration"].shift.grad is None
+    assert [training for *_, training in made.networks["registration"].seen] == ([] if case == "both" else [False])
+
+
+@pytest.mark.parametrize(("case", "sign"), [("fixed", 1), ("moving", 1)])
+def test_the_carried_label_alone_teaches_the_unlabelled_image(case, sign):
+    """Without the supervised part the gradient comes from the unlabelled image only, whichever side it is on."""
+    made, data = update(CARRIED, segmentation_loss=SegmentationLoss(supervised_weight=0.0)), batch(CASES[case])
+    step(made, data)
+    unlabelled = CASES[case].index(False)
+    network = Segmentation()
+    ddf = Registration()(data["image"][:1], data["image"][1:]).ddf.detach()
+    soft, labels = network(data["image"][unlabelled : unlabelled + 1]).softmax(1), one_hot(data["label"])
+    first, second = (warp(soft, ddf), labels[:1]) if case == "fixed" else (warp(labels[1:], ddf), soft)
+    AnatomyLoss()(first, second).backward()
+    assert parameters(made)[0] == pytest.approx(2.0 - 0.1 * float(network.scale.grad), abs=1e-6)
+
+
+def test_a_segmentation_step_without_any_label():
+    with pytest.raises(ValueError, match="needs a labelled case"):
+        step(update(CARRIED), batch(CASES["neither"]))
+
+
+def test_pairs_of_unlike_label_cases_in_one_batch():
+    labelled = [True, True, False, False, True, True]  # (fixed 0, moving 3), (1, 4), (2, 5): one label, two, one
+    made, data = update(CARRIED, segmentation_loss=SegmentationLoss(cross_entropy_weight=0.0)), batch(labelled)
+    parts = step(made, data)
+    soft, labels, dice = Segmentation()(data["image"]).softmax(1).detach(), one_hot(data["label"]), AnatomyLoss()
+    ddf = Registration()(data["image"][:1], data["image"][:1]).ddf.detach()
+    expected = (dice(warp(soft[3:4], ddf), labels[:1]) + dice(warp(labels[5:], ddf), soft[2:3])) / 2
+    assert parts["segmentation/anatomy"] == pytest.approx(float(expected), abs=1e-6)
+    seen_fixed, seen_moving, _ = made.networks["registration"].seen[0]
+    assert torch.equal(seen_fixed, data["image"][[0, 2]])
+    assert torch.equal(seen_moving, data["image"][[3, 5]])
+
+
+def test_registration_is_shown_images_without_intensity_changes():
+    made = update(CARRIED, Augmentation(rotation=0, scaling=0, translation=0, elastic=0, probability=1.0))
+    data = batch(CASES["fixed"])
+    images, augmented, *_ = made.prepare({k: v.clone() for k, v in data.items()}, torch.device("cpu"), 0, intensities=True)
+    torch.testing.assert_close(images, data["image"], atol=1e-5, rtol=0)
+    assert (augmented - images).abs().mean() > 0.01
+    step(made, data)
+    torch.testing.assert_close(made.networks["registration"].seen[0][0], data["image"][:1], atol=1e-5, rtol=0)
+
+
+def test_augmentation_depends_on_seed_step_and_place_in_the_whole_batch():
+    data = batch([True] * 8)
+
+    def prepared(rows: list[int], number: int = 3, **options) -> torch.Tensor:
+        part = {key: value[rows].clone() for key, value in data.items()}
+        return update(CARRIED, Augmentation(), **options).prepare(part, torch.device("cpu"), number, True)[1]
+
+    whole = prepared(list(range(8)))
+    assert torch.equal(whole, prepared(list(range(8))))
+    # two processes of two pairs each
+    assert torch.equal(whole[[0, 1, 4, 5]], prepared([0, 1, 4, 5], rank=0))
+    assert torch.equal(whole[[2, 3, 6, 7]], prepared([2, 3, 6, 7], rank=1))
+    assert not torch.equal(whole, prepared(list(range(8)), number=4))
+    assert not torch.equal(whole, prepared(list(range(8)), seed=1))
+
+
+def test_learning_rates_follow_the_schedule_of_their_own_network():
+    made = update({"registration": 1, "segmentation": 1})
+    rates = []
+    for number in range(1, 11):
+        step(made, batch(CASES["both"]), number)
+        rates.append(tuple(made.optimizers[name].param_groups[0]["lr"] for name in ("segmentation", "registration")))
+    expected = [0.1 * made.schedule.learning_rate(k / 5) for k in range(5)]
+    assert [rate for rate, _ in rates[::2]] == pytest.approx(expected)
+    assert [rate for _, rate in rates[1::2]] == pytest.approx(expected)
+
+
+def test_gradients_are_clipped():
+    made = update(FROM_IMAGES)
+    made.max_norm = 1e-3
+    step(made, batch(CASES["both"]))
+    assert abs(parameters(made)[1] - 0.4) == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("stage", [FROM_LABELS, FROM_SEGMENTATIONS, SUPERVISED, CARRIED])
+def test_real_networks_leave_the_frozen_one_alone(stage, precision):
+    torch.manual_seed(0)
+    networks = [segmentation_network(2, channels=(4, 4, 4)), registration_network(2, channels=(4, 4, 4), hidden=(4, 4, 4))]
+    optimizers = [torch.optim.AdamW(network.parameters(), lr=0.01) for network in networks]
+    schedule = Schedule([{"name": "stage", **stage}], 10)
+    made = DeepAtlasUpdate(*networks, *optimizers, schedule, 2, augmentation=Augmentation(), precision=precision)
+    before = [[p.detach().clone() for p in network.parameters()] for network in networks]
+    image = torch.rand(2, 1, 16, 16, 16)
+    labelled = [True, True] if "labels" in stage.values() else [True, False]
+    data = {"image": image, "label": (image > 0.5).long(), "labelled": torch.tensor(labelled)}
+    parts = step(made, data, number=5)
+    assert all(np.isfinite(value) for value in parts.values())
+    changed = [any(not torch.equal(a, b) for a, b in zip(old, network.parameters())) for old, network in zip(before, networks)]
+    assert changed == ["segmentation" in stage, "registration" in stage]
+
+
+class Cases(torch.utils.data.Dataset):
+    def __init__(self, *shifts: int, label: bool = True) -> None:
+        self.shifts, self.label = shifts, label
+
+    def __len__(self) -> int:
+        return len(self.shifts)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        label = torch.zeros(1, 8, 8, 8, dtype=torch.int64)
+        label[:, self.shifts[index] : self.shifts[index] + 4] = 1
+        return {"image": label.float()} | ({"label": label} if self.label else {})
+
+
+@pytest.mark.parametrize(("shift", "dice"), [(0.0, 0.5), (2.0, 0.5)])
+def test_validation(shift, dice):
+    network = Registration()
+    network.shift.data.fill_(shift)
+    engine = Engine(lambda engine, batch: None)
+    engine.state.device = torch.device("cpu")
+    RegistrationValidation(network, Cases(1, 3), interval=1).attach(engine)
+    engine.run([0], max_epochs=1)
+    # planes 1-4 and 3-6: two of four meet unmoved; a shift by two brings one of the two pairs together and the other apart
+    assert engine.state.metrics["registration_dice"] == pytest.approx(dice)
+    assert engine.state.metrics["folds"] == 0
+
+
+def test_validation_without_labels_reports_folds():
+    engine = Engine(lambda engine, batch: None)
+    engine.state.device = torch.device("cpu")
+    RegistrationValidation(Registration(), Cases(1, 3, label=False), interval=1).attach(engine)
+    engine.run([0], max_epochs=1)
+    assert set(engine.state.metrics) == {"folds"}
+
+
+def unregistered(dataset) -> float:
+    """Mean Dice of the shell and core over all pairs of the data set as it lies."""
+    import nibabel as nib
+
+    labels = [np.asarray(nib.load(path).dataobj) for path in sorted((dataset / "labelsTr").iterdir())]
+    dice = [
+        2 * ((a == v) & (b == v)).sum() / ((a == v).sum() + (b == v).sum()) for a in labels for b in labels if a is not b for v in (2, 5)
+    ]
+    return float(np.mean(dice))
+
+
+def test_the_real_configuration_learns(model, ellipsoid_dataset, evaluated):
+    summary = json.loads((evaluated / "summary.json").read_text())
+    before = unregistered(ellipsoid_dataset)
+    assert before < 0.55
+    assert summary["metrics"]["registration_dice_mean"]["mean"] > before + 0.15
+    assert summary["metrics"]["dice_mean"]["mean"] > 0.8

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from tools.commands.experiment import BUNDLES, carry_out, experiment, selected_runs
+from tools.data.checks import DataError
+from tools.data.files import write_csv, write_json
+from tools.experiments.definition import Requirement, Row, read_definition
+from tools.experiments.runs import Experiment, RunFailed, execute
+from tools.experiments.table import compare, judge, read_metrics, row_cases
+
+DEFINITION = {
+    "overrides": {"fold": "all", "holdout": 2, "epochs": 3, "epoch_length": 4},
+    "quick": {"epochs": 1},
+    "runs": {
+        "one_a": {"overlays": ["both"], "overrides": {"label_limit": 1, "label_seed": 0}, "minutes": 30},
+        "one_b": {"overlays": ["both.json"], "overrides": {"label_limit": 1, "label_seed": 1}, "evaluations": ["network"], "minutes": 30},
+        "none": {"overlays": ["unsupervised"], "evaluations": ["network"], "minutes": 60},
+        "extra": {"overrides": {"diffeomorphic": False}, "evaluations": ["network"], "optional": True},
+    },
+    "evaluations": {"network": {}, "instance": {"iterations": 5}},
+    "metrics": {"dice": {"title": "Dice"}, "seconds": {"title": "s", "decimals": 1}},
+    "rows": {
+        "joint": {"of": ["one_a/network", "one_b/network"]},
+        "joint, optimised": {"of": ["one_a/instance"], "metrics": ["dice"]},
+        "unsupervised": {"of": ["none/network"], "metrics": ["dice"]},
+        "plain": {"of": ["extra/network"]},
+    },
+    "comparisons": {"gain": {"a": "joint", "b": "unsupervised", "metric": "dice"}},
+    "requirements": {
+        "Dice": {"row": "joint", "metric": "dice", "at_least": 0.7},
+        "seconds": {"row": "joint", "metric": "seconds", "below": 2},
+        "gain": {"comparison": "gain", "at_least": 0.5},
+        "p": {"comparison": "gain", "statistic": "p_value", "below": 0.2},
+    },
+}
+STAGES = [
+    {"name": "registration", "share": 0.5, "registration": 1, "registration_from": "images"},
+    {"name": "joint", "share": 0.5, "registration": 2, "segmentation": 1},
+]
+# Dice of the four cases in each run, by hand
+DICE = {"one_a": (0.8, 0.7, 0.6, 0.9), "one_b": (0.6, 0.7, 0.8, 0.7), "none": (0.5, 0.5, 0.6, 0.6), "extra": (0.1, 0.1, 0.1, 0.1)}
+
+
+class FakeProcess:
+    """Stands for the child processes: notes the commands and writes what a training or an evaluation would."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.environments: list[Mapping[str, str]] = []
+        self.problem: Callable[[str], Any] = lambda what: None
+
+    def __call__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+        self.commands.append(list(command))
+        self.environments.append(environment)
+        folder = Path(option(command, "output_dir"))
+        if command[4] == "training":
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            (folder / "checkpoints" / "last.pt").touch()
+            run = folder.name
+        else:
+            run = folder.parent.name
+            write_csv(folder / "metrics.csv", [{"case": f"0{k}", "dice": dice, "seconds": 1.5} for k, dice in enumerate(DICE[run])])
+        log.write_text("$ command\nan earlier line\nValueError: no such thing\nlast line\n")
+        return self.problem(f"{command[4]} {run}") or 0
+
+    @property
+    def done(self) -> list[str]:
+        """What was run: "training one_a", "evaluating one_a/network"."""
+        return [f"{c[4]} {option(c, 'output_dir').split('/runs/')[1]}" for c in self.commands]
+
+
+def option(command: Sequence[str], name: str) -> str:
+    return command[command.index(f"--{name}") + 1]
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny_dataset: Path) -> Callable[..., Experiment]:
+    """Makes the experiment of a definition, DEFINITION with changes, in one and the same folder; its overlay lies beside it."""
+    write_json(tmp_path / "both.json", {"stages": STAGES})
+
+    def experiment_of(process: FakeProcess, quick: bool = False, **changes: Any) -> Experiment:
+        write_json(tmp_path / "tiny.json", {**DEFINITION, **changes})
+        definition = read_definition(tmp_path / "tiny.json")
+        return Experiment(definition, BUNDLES / "deepatlas", tiny_dataset, tmp_path / "out", quick, threads=3, execute=process)
+
+    return experiment_of
+
+
+def everything(work: Experiment, **options: Any) -> dict[str, Any]:
+    return carry_out(work, selected_runs(work.definition, None), **options)
+
+
+def test_runs_and_evaluations_are_the_bundles_own_commands(make: Callable[..., Experiment], tiny_dataset: Path, tmp_path: Path) -> None:
+    process = FakeProcess()
+    work = make(process)
+    everything(work)
+    assert process.done == [
+        *("training one_a", "evaluating one_a/network", "evaluating one_a/instance"),
+        *("training one_b", "evaluating one_b/network"),
+        *("training none", "evaluating none/network"),
+    ]
+    training, _, instance = process.commands[:3]
+    assert training[1:5] == ["-m", "monai.bundle", "run", "training"]
+    assert option(training, "config_file") == f"['bundles/deepatlas/configs/train.json','{tmp_path / 'both.json'}']"
+    assert "configs/experiments/unsupervised.json" in option(process.commands[5], "config_file")
+    expected = {"fold": "all", "holdout": "2", "label_limit": "1", "epochs": "3", "resume": "False", "dataset_dir": str(tiny_dataset)}
+    assert {key: option(training, key) for key in expected} == expected
+    assert option(instance, "iterations") == "5"
+    assert option(instance, "model_dir") == option(training, "output_dir") == str(work.run_dir("one_a"))
+    assert process.environments[0]["OMP_NUM_THREADS"] == "3"
+
+
+def test_record_of_a_run(make: Callable[..., Experiment]) -> None:
+    work = make(FakeProcess())
+    everything(work)
+    record = work.record("one_a")
+    # 12 steps: 6 of registration, then two turns of one of segmentation and two of registration
+    assert record["steps"] == {"registration": 10, "segmentation": 2}
+    assert record["finished"] is True
+    assert record["seconds"] == record["sessions"][0]
+    assert record["threads"] == 3
+    assert "torch" in record["versions"]
+    assert record["settings"]["label_limit"] == 1
+    assert "--label_seed 0" in record["command"]
+
+
+def test_quick_overrides_come_last(make: Callable[..., Experiment]) -> None:
+    process = FakeProcess()
+    everything(make(process, quick=True))
+    assert option(process.commands[0], "epochs") == "1"
+
+
+def test_a_second_time_does_nothing(make: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]) -> None:
+    everything(make(FakeProcess()))
+    process = FakeProcess()
+    everything(make(process))
+    assert process.commands == []
+    assert capsys.readouterr().out.count("finished before") == 3
+
+
+def test_a_failed_run_is_named_and_resumed(make: Callable[..., Experiment]) -> None:
+    process = FakeProcess()
+    process.problem = lambda what: 3 if what == "training one_b" else 0
+    work = make(process)
+    with pytest.raises(RunFailed, match=r"^run 'one_b' ended with exit code 3: ValueError: no such thing \(.*training.log\)$"):
+        everything(work)
+    table = json.loads((work.folder / "table.json").read_text())
+    assert table["rows"]["joint"]["done"] == 1
+    assert table["requirements"]["Dice"]["reached"] is None
+    assert table["rows"]["joint, optimised"]["complete"] is True
+    process = FakeProcess()
+    everything(make(process))
+    assert process.done[0] == "training one_b"
+    assert option(process.commands[0], "resume") == "True"
+    assert len(work.record("one_b")["sessions"]) == 2
+
+
+def test_an_interruption_ends_with_one_line(make: Callable[..., Experiment]) -> None:
+    process = FakeProcess()
+
+    def interrupt(what: str) -> None:
+        raise KeyboardInterrupt
+
+    process.problem = interrupt
+    work = make(process)
+    with pytest.raises(SystemExit, match="the same command continues"):
+        everything(work)
+    assert work.record("one_a")["finished"] is False
+
+
+def test_a_killed_session_leaves_the_seconds_unknown(make: Callable[..., Experiment]) -> None:
+    work = make(FakeProcess())
+    everything(work)
+    path = work.run_dir("one_a") / "run.json"
+    write_json(path, {**work.record("one_a"), "finished": False, "sessions": [None]})
+    everything(work)
+    assert work.record("one_a")["finished"] is True
+    assert work.record("one_a")["seconds"] is None
+
+
+def test_a_changed_run_is_noticed(make: Callable[..., Experiment]) -> None:
+    everything(make(FakeProcess()))
+    runs = copy.deepcopy(DEFINITION["runs"])
+    runs["one_b"]["overrides"]["label_seed"] = 5
+    process = FakeProcess()
+    changed = make(process, runs=runs)
+    with pytest.raises(DataError, match=r"run 'one_b' was made with label_seed = 1, now it is 5; --force one_b"):
+        everything(changed)
+    assert process.commands == []
+    table = carry_out(changed, ["one_a"])
+    # what was made with other settings is no part of the table
+    assert table["rows"]["joint"]["done"] == 1
+    everything(changed, again=["one_b"])
+    assert process.done == ["training one_b", "evaluating one_b/network"]
+    assert option(process.commands[0], "resume") == "False"
+
+
+def test_a_changed_evaluation_is_noticed(make: Callable[..., Experiment]) -> None:
+    everything(make(FakeProcess()))
+    with pytest.raises(DataError, match=r"evaluation 'instance' of run 'one_a' was made with iterations = 5, now it is 6"):
+        everything(make(FakeProcess(), evaluations={"network": {}, "instance": {"iterations": 6}}))
+
+
+def test_a_misspelled_override_is_found_before_work(make: Callable[..., Experiment]) -> None:
+    process = FakeProcess()
+    with pytest.raises(DataError, match=r"tiny.json: run 'one_a': .*did you mean epochs"):
+        everything(make(process, overrides={"epoch": 3}))
+    assert process.commands == []
+
+
+def test_an_unknown_overlay_is_found_before_work(make: Callable[..., Experiment]) -> None:
+    with pytest.raises(DataError, match="overlay 'jiont'"):
+        everything(make(FakeProcess(), runs={**DEFINITION["runs"], "none": {"overlays": ["jiont"], "evaluations": ["network"]}}))
+
+
+def test_optional_runs_are_done_and_shown_on_request_only(make: Callable[..., Experiment]) -> None:
+    work = make(FakeProcess())
+    assert "plain" not in everything(work)["rows"]
+    assert carry_out(work, selected_runs(work.definition, "ext*"))["rows"]["plain"]["complete"] is True
+
+
+def test_selected_runs_are_names_and_patterns(make: Callable[..., Experiment]) -> None:
+    definition = make(FakeProcess()).definition
+    assert selected_runs(definition, "none, one_*") == ["one_a", "one_b", "none"]
+    with pytest.raises(DataError, match="no run 'nome'; did you mean none"):
+        selected_runs(definition, "nome")
+
+
+def test_table_averages_a_case_over_runs_first(make: Callable[..., Experiment]) -> None:
+    work = make(FakeProcess())
+    table = everything(work)
+    joint = table["rows"]["joint"]
+    # cases over both runs: 0.7, 0.7, 0.7, 0.8
+    assert joint["cases"] == 4
+    assert joint["metrics"]["dice"] == pytest.approx({"mean": 0.725, "std": 0.05, "n": 4})
+    gain = table["comparisons"]["gain"]
+    assert gain["n"] == 4
+    assert gain["mean_difference"] == pytest.approx(0.175)
+    assert gain["p_value"] == pytest.approx(wilcoxon([0.2, 0.2, 0.1, 0.2]).pvalue)
+    reached = {name: item["reached"] for name, item in table["requirements"].items()}
+    assert reached == {"Dice": True, "seconds": True, "gain": False, "p": True}
+
+
+def test_written_tables(make: Callable[..., Experiment]) -> None:
+    work = make(FakeProcess())
+    everything(work)
+    text = (work.folder / "table.md").read_text()
+    assert "| joint | 0.725 ± 0.050 | 1.5 ± 0.0 | 10 + 2 |" in text
+    assert "| unsupervised | 0.550 ± 0.058 |  | 12 + 0 |" in text
+    assert "| gain | ≥ 0.5 | 0.175 | **not reached** |" in text
+    with open(work.folder / "table.csv", newline="") as stream:
+        joint = next(csv.DictReader(stream))
+    assert [joint[key] for key in ("row", "runs_done", "cases", "registration_steps")] == ["joint", "2", "4", "10"]
+    assert float(joint["dice"]) == pytest.approx(0.725)
+    lines = (work.folder / "cases.csv").read_text().splitlines()
+    assert lines[0] == "row,case,dice,seconds"
+    assert len(lines) == 1 + 3 * 4
+    assert (work.folder / "figure.png").stat().st_size > 1000
+
+
+def test_row_cases_leave_undefined_values_out(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [{"case": "1", "dice": 0.5}, {"case": "2", "dice": None}])
+    write_csv(tmp_path / "b.csv", [{"case": "1", "dice": 0.7}, {"case": "2", "dice": 0.9}])
+    row = Row(of=(("a", "e"), ("b", "e"), ("c", "e")), metrics=("dice",))
+    cases = row_cases(row, {("a", "e"): tmp_path / "a.csv", ("b", "e"): tmp_path / "b.csv"})
+    assert cases == [{"case": "1", "dice": pytest.approx(0.6)}, {"case": "2", "dice": pytest.approx(0.9)}]
+
+
+def test_read_metrics_refuses_words(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [{"case": "1", "dice": "good"}])
+    with pytest.raises(DataError, match="a.csv"):
+        read_metrics(tmp_path / "a.csv", ["dice"])
+
+
+def test_compare_pairs_cases_by_name() -> None:
+    a = [{"case": "x", "dice": 0.5}, {"case": "y", "dice": 0.7}]
+    b = [{"case": "y", "dice": 0.6}, {"case": "x", "dice": 0.1}, {"case": "z", "dice": 0.0}]
+    found = compare(a, b, "dice")
+    assert found["n"] == 2
+    assert found["mean_difference"] == pytest.approx(0.25)
+
+
+def test_compare_needs_a_common_case() -> None:
+    with pytest.raises(DataError, match="no case"):
+        compare([{"case": "x", "dice": 0.5}], [{"case": "y", "dice": 0.6}], "dice")
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "reached"),
+    [("at_least", 0.5, True), ("at_least", 0.49, False), ("at_most", 0.5, True), ("at_most", 0.51, False), ("below", 0.5, False)],
+)
+def test_judge_at_the_limit(limit: str, value: float, reached: bool) -> None:
+    rows = {"r": {"complete": True, "metrics": {"dice": {"mean": value}}}}
+    assert judge(Requirement(limit, 0.5, row="r", metric="dice"), rows, {})["reached"] is reached
+
+
+def test_judge_waits_for_all_runs() -> None:
+    rows = {"r": {"complete": False, "metrics": {"dice": {"mean": 0.9}}}}
+    assert judge(Requirement("at_least", 0.5, row="r", metric="dice"), rows, {})["reached"] is None
+    assert judge(Requirement("at_least", 0.5, comparison="c"), rows, {})["reached"] is None
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("runs", {"a": {"overlay": ["joint"]}}, "run 'a' has an unknown key 'overlay'; did you mean 'overlays'"),
+        ("runs", {"a": {"evaluations": ["netwrk"]}}, "unknown evaluation 'netwrk'; did you mean 'network'"),
+        ("runs", {"a": {"overrides": {"output_dir": "x"}}}, "must not set 'output_dir'"),
+        ("runs", {"a": {"overrides": {"spacing": None}}}, "sets 'spacing' to null"),
+        ("runs", {"../a": {}}, "runs has the name '../a'"),
+        ("rows", {"r": {"of": ["one_c/network"]}}, "row 'r' has an unknown run 'one_c'"),
+        ("rows", {"r": {"of": ["none/instance"]}}, "unknown evaluation 'instance'"),
+        ("rows", {"r": {"of": []}}, "at least one entry"),
+        ("comparisons", {"c": {"a": "joint", "b": "unsupervised", "metric": "seconds"}}, "unknown metric 'seconds'"),
+        ("requirements", {"q": {"row": "joint", "metric": "dice"}}, "needs one of at_least"),
+        ("requirements", {"q": {"row": "joint", "at_least": 1}}, "needs a row and a metric"),
+        ("requirements", {"q": {"comparison": "gain", "statistic": "p", "below": 1}}, "unknown statistic 'p'"),
+        ("overrides", [], "of the wrong kind"),
+    ],
+)
+def test_a_faulty_definition_is_refused(tmp_path: Path, part: str, value: Any, message: str) -> None:
+    write_json(tmp_path / "tiny.json", {**DEFINITION, part: value})
+    with pytest.raises(DataError) as caught:
+        read_definition(tmp_path / "tiny.json")
+    assert message in str(caught.value)
+
+
+def test_execute_returns_the_status_and_keeps_the_log(tmp_path: Path) -> None:
+    code = execute(["sh", "-c", "echo $COLOUR; exit 4"], tmp_path / "log", {"COLOUR": "blue"})
+    assert code == 4
+    assert (tmp_path / "log").read_text().splitlines()[1:] == ["blue"]
+
+
+def test_list_needs_neither_data_nor_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    experiment("deepatlas", list=True)
+    assert "joint_1_a" in capsys.readouterr().out
+
+
+def test_command_needs_data() -> None:
+    with pytest.raises(DataError, match="give --dataset_dir"):
+        experiment("deepatlas", to="x")
+
+
+def test_command_knows_deepatlas_only() -> None:
+    with pytest.raises(DataError, match="none for 'x'"):
+        experiment("x")
+
+
+def test_the_shipped_definition_holds_for_the_shipped_configs(tmp_path: Path, tiny_dataset: Path) -> None:
+    definition = read_definition(BUNDLES / "deepatlas" / "configs" / "experiments" / "hippocampus.json")
+    work = Experiment(definition, BUNDLES / "deepatlas", tiny_dataset, tmp_path)
+    work.check(definition.runs)
+    assert np.isfinite([sum(work.steps(name).values()) for name in definition.runs]).all()

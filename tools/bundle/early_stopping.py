@@ -1,0 +1,49 @@
+"""Early stopping that survives a kill: ignite's, with its state in the checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
+
+__all__ = ["EarlyStop"]
+
+
+class EarlyStop:
+    """Handler of the trainer: ends the run when the validator's key metric has not risen for a number of epochs.
+
+    Args:
+        patience: epochs; 0 never ends a run early.
+        validator: evaluator whose key metric counts; it must have run before in the same epoch.
+        interval: epochs between two validations.
+
+    Raises:
+        ValueError: ``patience`` is negative.
+    """
+
+    def __init__(self, patience: int, validator: Engine, interval: int = 1) -> None:
+        if int(patience) < 0:
+            raise ValueError(f"patience must not be negative, got {patience}")
+        self.patience, self.validator, self.interval = int(patience), validator, interval
+        self._stopper: EarlyStopping | None = None
+        self._state: dict[str, Any] | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        if self.patience:
+            looks = max(1, self.patience // self.interval)
+            self._stopper = EarlyStopping(patience=looks, score_function=self._score, trainer=engine)
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._stopper)
+
+    def _score(self, engine: Engine) -> float:
+        return float(self.validator.state.metrics[self.validator.state.key_metric_name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best value and epochs waited."""
+        return {} if self._stopper is None else dict(self._stopper.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where a checkpoint stopped waiting."""
+        if self._stopper is not None and state:
+            self._stopper.load_state_dict(state)

@@ -1,0 +1,167 @@
+"""``python -m tools experiment deepatlas``: the trainings and evaluations behind the table of a bundle's documentation."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import signal
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import tools
+from tools.data.checks import DataError
+from tools.data.files import write_json
+from tools.experiments.definition import Definition, read_definition
+from tools.experiments.runs import Experiment, execute
+from tools.experiments.table import write_table
+
+__all__ = ["carry_out", "experiment", "selected_runs"]
+
+BUNDLES = Path(tools.__file__).resolve().parents[1] / "bundles"
+DEFINITIONS = {"deepatlas": "hippocampus.json"}
+
+
+def experiment(
+    bundle: str = "deepatlas",
+    dataset_dir: str | None = None,
+    to: str | None = None,
+    definition: str | None = None,
+    only: str | None = None,
+    force: str | None = None,
+    quick: bool = False,
+    threads: int = 2,
+    list: bool = False,
+) -> None:
+    """Train, evaluate and tabulate everything a definition lists, from nothing; started again, it continues where it was.
+
+    After every run the table is written anew: table.md, table.csv, table.json, cases.csv (a row a case) and figure.png in the folder TO;
+    a run's weights, log and metrics lie in TO/runs/NAME.
+
+    Args:
+        bundle: "deepatlas".
+        dataset_dir: the data set, a Decathlon-style folder.
+        to: folder for everything that is written.
+        definition: JSON file that says what to run (its keys: tools/experiments/definition.py); by default the bundle's
+            configs/experiments/hippocampus.json.
+        only: names of the runs to do, separated by commas; * stands for any letters. By default all that are not optional.
+        force: names of runs, likewise, to be made again from nothing; what there was is deleted.
+        quick: try the mechanics with a few steps a run, in TO/quick.
+        threads: CPU threads of each training and evaluation.
+        list: print the runs, their steps and how far they are, and do nothing.
+
+    Raises:
+        DataError: the definition, the data or an option cannot be used, results of other settings are in the way, or a run failed.
+        SystemExit: it was interrupted.
+    """
+    if bundle not in DEFINITIONS:
+        raise DataError(f"experiment: there is none for {bundle!r}, only for {', '.join(DEFINITIONS)}")
+    path = Path(definition) if definition else BUNDLES / bundle / "configs" / "experiments" / DEFINITIONS[bundle]
+    plan = read_definition(path)
+    if not list:
+        for name, value in (("dataset_dir", dataset_dir), ("to", to)):
+            if not value:
+                raise DataError(f"experiment: give --{name}")
+    if int(threads) < 1:
+        raise DataError(f"experiment: threads must be at least 1, not {threads}")
+    # without a folder the list looks into one that is not there: nothing is begun
+    folder = (Path(to) if to else Path("experiment")).resolve()
+    work = Experiment(
+        definition=plan,
+        bundle=BUNDLES / bundle,
+        dataset_dir=Path(dataset_dir).resolve() if dataset_dir else None,
+        folder=folder / "quick" if quick else folder,
+        quick=quick,
+        threads=int(threads),
+        execute=execute,
+    )
+    names = selected_runs(plan, only)
+    if list:
+        _print_list(work, names)
+        return
+    carry_out(work, names, selected_runs(plan, force) if force else ())
+
+
+def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = ()) -> dict[str, Any]:
+    """Do these runs with their evaluations, one after the other, and write the table after each.
+
+    Args:
+        work: the experiment.
+        names: runs to do.
+        again: runs among them, or others, to be made from nothing.
+
+    Returns:
+        the table (:func:`tools.experiments.table.write_table`).
+
+    Raises:
+        DataError: see :meth:`Experiment.check` and :meth:`Experiment.train`.
+        SystemExit: it was interrupted.
+    """
+    names = [name for name in work.definition.runs if name in names or name in again]
+    # what --force makes again may differ from what lies there
+    work.check(names, again)
+    for name in again:
+        work.discard(name)
+    write_json(work.folder / "definition.json", {"definition": work.definition.path, "dataset_dir": work.dataset_dir})
+    table = write_table(work)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for number, name in enumerate(names, start=1):
+            print(f"[{number}/{len(names)}] {name}: ", end="", flush=True)
+            steps = work.steps(name)
+            if not work.finished(name):
+                minutes = "" if work.quick else f", about {work.definition.runs[name].minutes:g} min"
+                print(f"{sum(steps.values())} steps{minutes}, log {work.run_dir(name) / 'training.log'}", flush=True)
+            trained = work.train(name)
+            evaluated = [evaluation for evaluation in work.definition.runs[name].evaluations if work.evaluate(name, evaluation)]
+            done = ["trained"] * trained + ([f"evaluated: {', '.join(evaluated)}"] if evaluated else [])
+            print("; ".join(done) or "finished before", flush=True)
+            if trained or evaluated:
+                table = write_table(work)
+    except KeyboardInterrupt:
+        raise SystemExit("experiment: interrupted; the same command continues") from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    print((work.folder / "table.md").read_text(encoding="utf-8"))
+    print(f"written: {work.folder / 'table.md'}, table.csv, table.json, cases.csv, figure.png")
+    return table
+
+
+def selected_runs(definition: Definition, patterns: str | None) -> list[str]:
+    """Names of the runs that comma-separated names or patterns (``joint_*``) select; all that are not optional without any.
+
+    Raises:
+        DataError: a name or pattern selects nothing.
+    """
+    if patterns is None:
+        return [name for name, run in definition.runs.items() if not run.optional]
+    chosen = set()
+    for pattern in (part.strip() for part in patterns.split(",")):
+        found = fnmatch.filter(definition.runs, pattern)
+        if not found:
+            near = difflib.get_close_matches(pattern, definition.runs, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(definition.runs)}"
+            raise DataError(f"{definition.path}: there is no run {pattern!r}; {hint}")
+        chosen |= set(found)
+    return [name for name in definition.runs if name in chosen]
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_list(work: Experiment, names: Sequence[str]) -> None:
+    """What there is to do, how long it takes by the definition's estimates, and what is left."""
+    runs = work.definition.runs
+    width = max(map(len, runs))
+    print(f"{'run':{width}}  {'state':8}  {'registration':>12} {'segmentation':>12} {'minutes':>8}  evaluations")
+    left = 0.0
+    for name, run in runs.items():
+        steps = work.steps(name)
+        state = "finished" if work.finished(name) else "begun" if work.record(name) else "optional" if run.optional else "-"
+        if name in names and state != "finished":
+            left += run.minutes
+        counts = f"{steps['registration']:>12} {steps['segmentation']:>12} {run.minutes:8g}"
+        print(f"{name:{width}}  {state:8}  {counts}  {', '.join(run.evaluations)}")
+    total = sum(runs[name].minutes for name in names)
+    print(f"\n{len(names)} runs selected, about {total / 60:.1f} h by the definition's estimate; {left / 60:.1f} h of it left")

@@ -1,0 +1,1 @@
+"""Experiments: many trainings of a bundle, their evaluations, and the table made of them."""

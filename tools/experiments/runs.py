@@ -1,0 +1,309 @@
+"""The runs of an experiment: each the bundle's own command in a process of its own, restartable, with a record of what it was.
+
+Below the experiment's folder a run has ``runs/NAME/`` with what the training writes, ``training.log`` and ``run.json``; an evaluation
+has ``runs/NAME/EVALUATION/`` with ``metrics.csv``, ``summary.json``, ``evaluating.log`` and ``run.json``. A ``run.json`` is written
+before the work begins and says when it is finished, so that nothing is done twice and no result is taken for that of other settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+import tools
+from tools.bundle.overrides import check_overrides
+from tools.data.checks import DataError
+from tools.data.decathlon import read_dataset
+from tools.data.files import write_json
+from tools.experiments.definition import Definition
+from tools.metrics.tables import versions
+
+__all__ = ["Experiment", "RunFailed", "execute"]
+
+REPOSITORY = Path(tools.__file__).resolve().parents[1]
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+
+# where and how a config's run happens, not what comes of it
+WITHOUT_EFFECT = ("dataset_dir", "output_dir", "model_dir", "resume", "finetune", "progress_bar", "workers", "cache_rate")
+
+Execute = Callable[[Sequence[str], Path, Mapping[str, str]], int]
+
+
+class RunFailed(DataError):
+    """A training or an evaluation ended with an error; the message names it, its log and the error in it."""
+
+
+def execute(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+    """Run a command in the repository's root, its output appended to ``log``; returns its exit status.
+
+    Whatever interrupts the wait ends the process too, and is then passed on.
+    """
+    with open(log, "a", encoding="utf-8") as stream:
+        stream.write(f"$ {shlex.join(command)}\n")
+        stream.flush()
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=REPOSITORY, env={**os.environ, **environment})
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            raise
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The trainings and evaluations of a definition, in one folder.
+
+    Args:
+        definition: what to do.
+        bundle: the bundle's folder; its package has the folder's name.
+        dataset_dir: the data set; None serves for :meth:`steps`, :meth:`finished` and the like.
+        folder: where everything is written.
+        quick: whether the definition's quick overrides hold.
+        threads: CPU threads of every process.
+        execute: runs a command: (command, log, environment) -> exit status.
+    """
+
+    definition: Definition
+    bundle: Path
+    dataset_dir: Path | None
+    folder: Path
+    quick: bool = False
+    threads: int = 2
+    execute: Execute = execute
+
+    def overrides(self, name: str) -> dict[str, Any]:
+        """Overrides of a training, those of the definition and of the run together."""
+        quick = self.definition.quick if self.quick else {}
+        return {**self.definition.overrides, **self.definition.runs[name].overrides, **quick}
+
+    def run_dir(self, name: str) -> Path:
+        """Folder of a training."""
+        return self.folder / "runs" / name
+
+    def record(self, name: str, evaluation: str | None = None) -> dict[str, Any] | None:
+        """``run.json`` of a training or an evaluation, or None where it was not begun."""
+        path = (self.run_dir(name) / evaluation if evaluation else self.run_dir(name)) / "run.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DataError(f"{path}: not readable as JSON ({error})") from error
+
+    def finished(self, name: str, evaluation: str | None = None) -> bool:
+        """Whether a training, or an evaluation of it, is complete."""
+        record = self.record(name, evaluation)
+        return record is not None and record["finished"]
+
+    def usable(self, name: str, evaluation: str) -> bool:
+        """Whether an evaluation and its training are complete, and of the settings that hold now."""
+        return all(self.finished(name, what) and not self._changed(name, what) for what in (None, evaluation))
+
+    def settings(self, name: str, evaluation: str | None = None) -> dict[str, Any]:
+        """What decides the result of a training or an evaluation: the plain values of its config, and the data set.
+
+        Two that agree in these may differ in the config's expressions and in code; such changes are not noticed.
+        """
+        return {**self._values(name, evaluation), "dataset": self._dataset}
+
+    def steps(self, name: str) -> dict[str, int]:
+        """Optimisation steps that each network gets in a training."""
+        values = self._values(name)
+        self._make_importable()
+        stages = import_module(f"{self.bundle.name}.stages")
+        schedule = stages.Schedule(values["stages"], int(values["epochs"]) * int(values["epoch_length"]))
+        return {network: schedule.count(network) for network in ("registration", "segmentation")}
+
+    def check(self, names: Iterable[str], again: Collection[str] = ()) -> None:
+        """Look for misspelled keys and for runs that lie there already but were made otherwise, before any work.
+
+        Args:
+            names: the runs to look at.
+            again: those among them whose results are to be deleted, and may be of other settings.
+
+        Raises:
+            DataError: there is one; the message names the run and the key.
+        """
+        self._make_importable()
+        for name in names:
+            files = self._configs(["train.json", *self._overlays(name)])
+            self._lint(f"run {name!r}", files, self.overrides(name), "training")
+            for evaluation in self.definition.runs[name].evaluations:
+                overrides = self.definition.evaluations[evaluation]
+                self._lint(f"evaluation {evaluation!r}", self._configs(["train.json", "evaluate.json"]), overrides, "evaluating")
+            for what in (None, *self.definition.runs[name].evaluations) if name not in again else ():
+                self._same(name, what)
+
+    def discard(self, name: str) -> None:
+        """Delete a training and its evaluations."""
+        shutil.rmtree(self.run_dir(name), ignore_errors=True)
+
+    def train(self, name: str) -> bool:
+        """Train, or continue, unless it is finished; returns whether there was anything to do.
+
+        Raises:
+            RunFailed: it ended with an error.
+        """
+        folder = self.run_dir(name)
+        resume = (folder / "checkpoints" / "last.pt").is_file()
+        options = {**self.overrides(name), "dataset_dir": self.dataset_dir, "output_dir": folder, "resume": resume, "progress_bar": False}
+        command = self._command("training", ["train.json", *self._overlays(name)], options)
+        return self._carry_out(name, None, command, {"steps": self.steps(name)})
+
+    def evaluate(self, name: str, evaluation: str) -> bool:
+        """Evaluate a finished training, unless that is done; returns whether there was anything to do.
+
+        Raises:
+            RunFailed: it ended with an error.
+        """
+        folder = self.run_dir(name)
+        options = {**self.definition.evaluations[evaluation], "dataset_dir": self.dataset_dir}
+        options |= {"model_dir": folder, "output_dir": folder / evaluation, "seed": self._values(name)["seed"]}
+        return self._carry_out(name, evaluation, self._command("evaluating", ["train.json", "evaluate.json"], options), {})
+
+    def _carry_out(self, name: str, evaluation: str | None, command: list[str], details: Mapping[str, Any]) -> bool:
+        self._same(name, evaluation)
+        if self.finished(name, evaluation):
+            return False
+        folder = self.run_dir(name) / (evaluation or "")
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = self.record(name, evaluation) or {"sessions": []}
+        # null stands for a session whose end nobody saw
+        sessions = [*earlier["sessions"], None]
+        record = {"command": shlex.join(command), "settings": self.settings(name, evaluation), **details}
+        record |= {"threads": self.threads, "versions": versions(), "finished": False}
+        write_json(folder / "run.json", {**record, "sessions": sessions, "seconds": None})
+        log = folder / ("evaluating.log" if evaluation else "training.log")
+        begin, code = time.monotonic(), None
+        try:
+            code = self.execute(command, log, dict.fromkeys(THREAD_VARIABLES, str(self.threads)))
+        finally:
+            sessions[-1] = round(time.monotonic() - begin, 1)
+            seconds = None if None in sessions else round(sum(sessions), 1)
+            write_json(folder / "run.json", {**record, "finished": code == 0, "sessions": sessions, "seconds": seconds})
+        if code != 0:
+            what = f"evaluation {evaluation!r} of run {name!r}" if evaluation else f"run {name!r}"
+            raise RunFailed(f"{what} ended with exit code {code}: {_reason(log)} ({log})")
+        return True
+
+    def _changed(self, name: str, evaluation: str | None) -> list[tuple[str, Any, Any]]:
+        """Settings, then and now, in which what lies there differs from what would be made."""
+        record = self.record(name, evaluation)
+        if record is None:
+            return []
+        # as JSON has them: tuples are lists there
+        old, new = record["settings"], json.loads(json.dumps(self.settings(name, evaluation)))
+        return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+    def _same(self, name: str, evaluation: str | None) -> None:
+        """Refuse results that were made with other settings."""
+        changed = self._changed(name, evaluation)
+        if changed:
+            key, old, new = changed[0]
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            what = f"evaluation {evaluation!r} of run {name!r}" if evaluation else f"run {name!r}"
+            raise DataError(
+                f"{self.run_dir(name)}: {what} was made with {key} = {_short(old)}, now it is {_short(new)}{more}; "
+                f"--force {name} makes it again, another --to leaves it"
+            )
+
+    def _command(self, run_id: str, configs: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+        files = [_shown(path) for path in self._configs(configs)]
+        root = self.bundle / "configs"
+        # fire reads a list of files from one argument in brackets
+        config_file = files[0] if len(files) == 1 else "[" + ",".join(f"'{name}'" for name in files) + "]"
+        command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--bundle_root", _shown(self.bundle)]
+        command += ["--meta_file", _shown(root / "metadata.json"), "--config_file", config_file]
+        command += ["--logging_file", _shown(root / "logging.conf")]
+        for key, value in options.items():
+            command += [f"--{key}", str(value)]
+        return command
+
+    def _configs(self, names: Sequence[str]) -> list[Path]:
+        return [Path(name) if os.path.isabs(name) else self.bundle / "configs" / name for name in names]
+
+    def _overlays(self, name: str) -> list[str]:
+        """Files of a run's overlays: the bundle's own, or one that lies beside the definition."""
+        found = []
+        for overlay in self.definition.runs[name].overlays:
+            file = overlay if overlay.endswith(".json") else f"{overlay}.json"
+            places = (self.bundle / "configs" / "experiments" / file, self.definition.path.resolve().parent / file)
+            path = next((place for place in places if place.is_file()), None)
+            if path is None:
+                raise DataError(f"{self.definition.path}: run {name!r} has the overlay {overlay!r}, but there is no {places[0]}")
+            found.append(str(path))
+        return found
+
+    def _values(self, name: str, evaluation: str | None = None) -> dict[str, Any]:
+        """Plain values of the config of a training or an evaluation, without those that say where and how it runs."""
+        files = self._configs(["train.json", *self._overlays(name)] if evaluation is None else ["evaluate.json"])
+        overrides = self.overrides(name) if evaluation is None else self.definition.evaluations[evaluation]
+        config = {**ConfigParser.load_config_files([str(file) for file in files]), **overrides}
+        return {
+            key: value
+            for key, value in config.items()
+            if key in overrides or (key[0] != "_" and key not in WITHOUT_EFFECT and _plain(value))
+        }
+
+    def _lint(self, what: str, files: Sequence[Path], overrides: Mapping[str, Any], run_id: str) -> None:
+        try:
+            check_overrides([str(file) for file in files], overrides, run_id)
+        except DataError as error:
+            raise DataError(f"{self.definition.path}: {what}: {error}") from None
+
+    def _make_importable(self) -> None:
+        if str(self.bundle) not in sys.path:
+            sys.path.insert(0, str(self.bundle))
+
+    @cached_property
+    def _dataset(self) -> str:
+        dataset = read_dataset(self.dataset_dir)
+        return f"{dataset.name}, {len(dataset.cases)} cases"
+
+
+def _plain(value: Any) -> bool:
+    """Whether a config value is data, without reference, expression or component in it."""
+    if isinstance(value, Mapping):
+        return "_target_" not in value and all(_plain(item) for item in value.values())
+    if isinstance(value, list):
+        return all(_plain(item) for item in value)
+    return not (isinstance(value, str) and re.match(r"[$@%]", value))
+
+
+def _shown(path: Path) -> str:
+    """The path from the repository's root, where commands are run, if it lies below it."""
+    path = Path(os.path.abspath(path))
+    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _reason(log: Path) -> str:
+    """What the last command in a log ended with: the first error in its output, of which later ones are consequences, or its last line."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    command = max((match.end() for match in re.finditer(r"^\$ .*$", text, re.MULTILINE)), default=0)
+    lines = [line.strip() for line in text[command:].splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(error|[\w.]*(Error|Exception)): ", line)]
+    return next(iter(errors or lines[-1:]), "no output")

@@ -1,0 +1,244 @@
+"""The table of an experiment: means of its rows, comparisons between them, and whether its requirements are reached."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.data.checks import DataError
+from tools.data.files import atomic_path, write_csv, write_json
+from tools.experiments.definition import Definition, Requirement, Row
+from tools.experiments.runs import Experiment
+from tools.metrics.tables import average_over, paired_test, summarise
+from tools.pictures import table_picture
+
+__all__ = ["compare", "judge", "read_metrics", "row_cases", "write_table"]
+
+LIMIT_SIGNS = {"at_least": "≥", "at_most": "≤", "below": "<"}
+Case = Mapping[str, Any]
+
+
+def read_metrics(path: Path, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a ``metrics.csv``: ``case`` as text and these columns as numbers, NaN for an empty cell or a missing column.
+
+    Raises:
+        DataError: the file is missing, has no column ``case``, or holds something else than numbers.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError as error:
+        raise DataError(f"{path}: missing or not readable") from error
+    try:
+        return [{"case": row["case"]} | {metric: float(row.get(metric) or math.nan) for metric in metrics} for row in rows]
+    except KeyError:
+        raise DataError(f"{path}: has no column 'case'") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def row_cases(row: Row, files: Mapping[tuple[str, str], Path]) -> list[dict[str, Any]]:
+    """The cases of a row of the table, each averaged over the row's runs, so that the number of cases is that of independent ones.
+
+    Args:
+        row: the row.
+        files: ``metrics.csv`` of those of its (run, evaluation) that are finished.
+    """
+    cases = [
+        {"source": "/".join(source)} | case for source in row.of if source in files for case in read_metrics(files[source], row.metrics)
+    ]
+    return average_over(cases, ["source"])
+
+
+def compare(a: Sequence[Case], b: Sequence[Case], metric: str) -> dict[str, Any]:
+    """:func:`tools.metrics.tables.paired_test` of a less b over the cases that both have.
+
+    Raises:
+        DataError: they have no case in common.
+    """
+    others = {case["case"]: case[metric] for case in b}
+    pairs = [(case[metric], others[case["case"]]) for case in a if case["case"] in others]
+    if not any(math.isfinite(x - y) for x, y in pairs):
+        raise DataError(f"no case with {metric} in both rows of a comparison")
+    return paired_test(*zip(*pairs))
+
+
+def judge(requirement: Requirement, rows: Mapping[str, Mapping[str, Any]], comparisons: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The number a requirement is about and whether it is reached; both None while a run it needs is not finished.
+
+    Args:
+        requirement: the requirement.
+        rows: name to ``{"complete": bool, "metrics": {metric: {"mean": ...}}}``.
+        comparisons: name to a result of :func:`compare`, for those that could be made.
+    """
+    value = None
+    if requirement.comparison is not None:
+        value = comparisons.get(requirement.comparison, {}).get(requirement.statistic)
+    elif rows[requirement.row]["complete"]:
+        value = rows[requirement.row]["metrics"][requirement.metric]["mean"]
+    return {
+        "limit": requirement.limit,
+        "required": requirement.value,
+        "value": value,
+        "reached": None if value is None else requirement.reached(value),
+    }
+
+
+def write_table(experiment: Experiment) -> dict[str, Any]:
+    """Write what is known so far: ``table.json``, ``table.csv``, ``table.md``, ``cases.csv`` (a row of the table and case a line) and,
+    once there is a result, ``figure.png``.
+
+    A row whose runs are not all finished stands for those that are, and says so; comparisons and requirements wait for all of them.
+    Results of other settings than the definition's are left out.
+
+    Returns:
+        the content of ``table.json``.
+    """
+    definition = experiment.definition
+    files = {
+        (run, evaluation): experiment.run_dir(run) / evaluation / "metrics.csv"
+        for run, value in definition.runs.items()
+        for evaluation in value.evaluations
+        if experiment.usable(run, evaluation)
+    }
+    cases = {name: row_cases(row, files) for name, row in definition.rows.items()}
+    runs = {name: _run(experiment, name) for name in definition.runs}
+    rows = {name: _row(row, cases[name], files, runs) for name, row in definition.rows.items() if not _left_out(row, definition, files)}
+    comparisons = {
+        name: {"a": item.a, "b": item.b, "metric": item.metric, **compare(cases[item.a], cases[item.b], item.metric)}
+        for name, item in definition.comparisons.items()
+        if all(rows.get(row, {}).get("complete") for row in (item.a, item.b))
+    }
+    open_row = {"complete": False}
+    known = {name: rows.get(name, open_row) for name in definition.rows}
+    table = {
+        "experiment": definition.name,
+        "bundle": experiment.bundle.name,
+        "quick": experiment.quick,
+        "settings": dict(definition.overrides) | (dict(definition.quick) if experiment.quick else {}),
+        "rows": rows,
+        "comparisons": comparisons,
+        "requirements": {name: judge(item, known, comparisons) for name, item in definition.requirements.items()},
+        "runs": runs,
+    }
+    folder = experiment.folder
+    write_json(folder / "table.json", table)
+    write_csv(folder / "table.csv", [_csv_row(name, row, definition) for name, row in rows.items()])
+    with atomic_path(folder / "table.md") as temporary:
+        temporary.write_text(_markdown(table, definition), encoding="utf-8")
+    lines = [
+        {"row": name} | {key: None if _missing(value) else value for key, value in case.items()} for name in rows for case in cases[name]
+    ]
+    if lines:
+        write_csv(folder / "cases.csv", lines, ["row", "case", *definition.metrics])
+        points = [{"row": name, "value": case[definition.rows[name].metrics[0]]} for name in rows for case in cases[name]]
+        titles = dict.fromkeys(definition.metrics[definition.rows[name].metrics[0]].title for name in rows)
+        label = " or ".join(titles) + ", one point a case"
+        table_picture(folder / "figure.png", points, value="value", method="row", title=definition.name, label=label)
+    return table
+
+
+def _missing(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _left_out(row: Row, definition: Definition, files: Mapping[tuple[str, str], Path]) -> bool:
+    """Rows of optional runs show only once there is something in them."""
+    return all(definition.runs[run].optional for run, _ in row.of) and not any(source in files for source in row.of)
+
+
+def _run(experiment: Experiment, name: str) -> dict[str, Any]:
+    record = experiment.record(name) or {"finished": False}
+    return {key: record.get(key) for key in ("finished", "steps", "seconds", "threads", "versions")}
+
+
+def _row(row: Row, cases: Sequence[Case], files: Mapping[tuple[str, str], Path], runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    done = [source for source in row.of if source in files]
+    used = [runs[run] for run in dict.fromkeys(run for run, _ in done)]
+    seconds = [run["seconds"] for run in used]
+    steps = [run["steps"] for run in used]
+    found = summarise(cases)
+    return {
+        "of": ["/".join(source) for source in row.of],
+        "done": len(done),
+        "complete": len(done) == len(row.of),
+        "cases": len(cases),
+        "metrics": {metric: found.get(metric, {"mean": None, "std": None, "n": 0}) for metric in row.metrics},
+        "steps": steps[0] if steps and all(step == steps[0] for step in steps) else None,
+        "training_seconds": sum(seconds) / len(seconds) if seconds and None not in seconds else None,
+    }
+
+
+def _csv_row(name: str, row: Mapping[str, Any], definition: Definition) -> dict[str, Any]:
+    values: dict[str, Any] = {"row": name, "runs_done": row["done"], "runs": len(row["of"]), "cases": row["cases"]}
+    for metric in definition.metrics:
+        moments = row["metrics"].get(metric, {})
+        values |= {metric: moments.get("mean"), f"{metric}_std": moments.get("std")}
+    for network in ("registration", "segmentation"):
+        values[f"{network}_steps"] = (row["steps"] or {}).get(network)
+    return values | {"training_seconds": row["training_seconds"]}
+
+
+def _markdown(table: Mapping[str, Any], definition: Definition) -> str:
+    """The table as it stands in a bundle's documentation."""
+    metrics = definition.metrics
+    lines = _markdown_table(
+        ["", *(metric.title for metric in metrics.values()), "steps (registration + segmentation)", "minutes a training", "runs", "cases"],
+        [
+            [
+                name,
+                *(_mean_and_std(row["metrics"].get(metric), metrics[metric].decimals) for metric in metrics),
+                "" if row["steps"] is None else f"{row['steps']['registration']} + {row['steps']['segmentation']}",
+                "" if row["training_seconds"] is None else f"{row['training_seconds'] / 60:.1f}",
+                str(len(row["of"])) if row["complete"] else f"{row['done']} of {len(row['of'])}",
+                str(row["cases"]),
+            ]
+            for name, row in table["rows"].items()
+        ],
+    )
+    lines += ["", "Mean ± standard deviation over cases; a case is averaged over a row's runs first."]
+    if table["comparisons"]:
+        lines += [
+            "",
+            *_markdown_table(
+                ["difference", "metric", "mean", "95 % interval", "p (Wilcoxon, paired)", "cases"], _compared(table, definition)
+            ),
+        ]
+    if table["requirements"]:
+        verdicts = {True: "reached", False: "**not reached**", None: "open"}
+        rows = []
+        for name, item in table["requirements"].items():
+            value = "" if item["value"] is None else f"{item['value']:.4g}"
+            rows.append([name, f"{LIMIT_SIGNS[item['limit']]} {item['required']:g}", value, verdicts[item["reached"]]])
+        lines += ["", *_markdown_table(["required", "limit", "value", ""], rows)]
+    finished = [run for run in table["runs"].values() if run["finished"]]
+    if finished:
+        threads = sorted({run["threads"] for run in finished})
+        versions = " / ".join(sorted({", ".join(f"{name} {value}" for name, value in run["versions"].items()) for run in finished}))
+        settings = ", ".join(f"{key} {value}" for key, value in table["settings"].items())
+        lines += ["", f"Settings of all runs: {settings}. Threads: {', '.join(map(str, threads))}. Versions: {versions}."]
+    return "\n".join(lines) + "\n"
+
+
+def _compared(table: Mapping[str, Any], definition: Definition) -> list[list[str]]:
+    rows = []
+    for name, item in table["comparisons"].items():
+        places = definition.metrics[item["metric"]].decimals
+        interval = f"{item['ci95_low']:+.{places}f} to {item['ci95_high']:+.{places}f}"
+        title = definition.metrics[item["metric"]].title
+        rows.append([name, title, f"{item['mean_difference']:+.{places}f}", interval, f"{item['p_value']:.2g}", str(item["n"])])
+    return rows
+
+
+def _mean_and_std(moments: Mapping[str, Any] | None, decimals: int) -> str:
+    if not moments or moments["mean"] is None:
+        return ""
+    spread = "" if moments["std"] is None else f" ± {moments['std']:.{decimals}f}"
+    return f"{moments['mean']:.{decimals}f}{spread}"
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
