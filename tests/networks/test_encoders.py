@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tools.networks.encoders import ConvEncoder, SwinEncoder, conv_block
+from tools.networks.encoders import Conv3d, ConvEncoder, SwinEncoder, conv_block
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,17 @@ def test_levels_and_blocks_must_agree(channels, blocks):
 def test_levels_of_attention(levels):
     with pytest.raises(ValueError, match="levels must be 2 to 4"):
         SwinEncoder(levels=levels)
+
+
+@pytest.mark.parametrize("size", [(2, 2, 2), (2, 4, 4), (4, 2, 4), (1, 2, 4), (4, 4, 4)])
+def test_gradients_of_mixed_precision_at_the_deepest_level(size):
+    torch.manual_seed(0)
+    convolution, image = Conv3d(48, 48, 3, padding=1).to(memory_format=torch.channels_last_3d), torch.randn(2, 48, *size)
+    gradients = []
+    for enabled in (False, *([True] * 10)):
+        convolution.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            convolution(image.contiguous(memory_format=torch.channels_last_3d)).float().square().mean().backward()
+        gradients.append(convolution.weight.grad.clone())
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], atol=0.02 * gradients[0].abs().max().item(), rtol=0)

@@ -22,7 +22,9 @@ from monai.networks.nets import LocalNet, VoxelMorph
 from torch import nn
 
 import tools
+from tools.benchmarks.sizes import measure_size
 from tools.bundle.checkpoint import load_weights
+from tools.bundle.precision import autocast_dtype
 from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, Dataset, read_dataset
 from tools.data.files import write_json
@@ -50,6 +52,7 @@ def benchmark(
     model_dir: str | None = None,
     report: int = 40,
     seed: int = 0,
+    sizes: str | None = None,
 ) -> None:
     """Measure the parts of a bundle against their peers and print (and write) the result as JSON.
 
@@ -66,6 +69,7 @@ def benchmark(
             nearest-neighbour labels is recorded. Without it phantoms give the pair, and no Dice is taken.
         model_dir: folder of plan.json and registration.pt, by default the bundle's models.
         report, seed: cases held out for the report, as the split was written.
+        sizes: grids such as "64,64,64;160,192,160": training steps and peak memory are then measured at each, and nothing else.
 
     Raises:
         DataError: another bundle is asked for, or the data cannot be used.
@@ -80,6 +84,12 @@ def benchmark(
     folder = Path(model_dir) if model_dir else BUNDLES / bundle / "models"
 
     result: dict[str, Any] = {"bundle": bundle, "threads": threads, "repeats": repeats, "seed": int(seed), "machine": _machine()}
+    if sizes:
+        result["sizes"] = _measure_sizes(bundle, sizes, threads)
+        if to:
+            write_json(to, result)
+            print(f"written: {to}")
+        return
     _say("local normalised cross-correlation")
     result["lncc"] = compare_lncc(repeats)
     _say("training step")
@@ -106,6 +116,25 @@ def benchmark(
     if to:
         write_json(to, result)
         print(f"written: {to}")
+
+
+def _measure_sizes(bundle: str, sizes: str, threads: int) -> list[dict[str, Any]]:
+    """One row a size; printed as it comes."""
+    try:
+        grids = [tuple(int(n) for n in part.split(",")) for part in str(sizes).split(";")]
+    except ValueError:
+        grids = []
+    if not grids or any(len(grid) != 3 or any(n < 16 or n % 16 for n in grid) for grid in grids):
+        raise DataError(f'benchmark: sizes must be like "64,64,64;160,192,160", in multiples of 16, not {sizes!r}')
+    rows = []
+    for grid in grids:
+        row = measure_size(BUNDLES / bundle, grid, threads=threads)
+        print(
+            f"{'x'.join(map(str, grid))}: steps {row['registration_step']:.2f} s (registration), {row['segmentation_step']:.2f} s (segmentation)"
+        )
+        print(f"  a pair {row['registration_pair']:.2f} s, peak {row['peak_gib']:.1f} GiB", flush=True)
+        rows.append(row)
+    return rows
 
 
 def registration_network(bundle: str, plan: Plan, weights: Path | None = None) -> nn.Module:
@@ -257,7 +286,8 @@ class _Pair:
 
 def _by_network(network: nn.Module, plan: Plan, pair: _Pair) -> np.ndarray:
     """Preprocessing, network, image and label warped and brought to the fixed image's voxels; returns the label map."""
-    with torch.inference_mode():
+    dtype = autocast_dtype("auto", torch.device("cpu"))
+    with torch.inference_mode(), torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
         fixed, mapping = to_plan(pair.fixed, pair.fixed_affine, plan)
         moving, _ = to_plan(pair.moving, pair.moving_affine, plan)
         label, _ = to_plan(pair.moving_label, pair.moving_affine, plan, is_label=True)

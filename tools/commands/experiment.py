@@ -35,7 +35,7 @@ def experiment(
 ) -> None:
     """Train, evaluate and tabulate everything a definition lists, from nothing; started again, it continues where it was.
 
-    After every run the table is written anew: table.md, table.csv, table.json, cases.csv (a row a case) and figure.png in the folder TO;
+    After every evaluation the table is written anew: table.md, table.csv, table.json, cases.csv (a row a case) and figure.png in TO;
     a run's weights, log and metrics lie in TO/runs/NAME.
 
     Args:
@@ -83,7 +83,7 @@ def experiment(
 
 
 def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = ()) -> dict[str, Any]:
-    """Do these runs with their evaluations, one after the other, and write the table after each.
+    """Do these runs with their evaluations, one after the other, and write the table after each evaluation.
 
     Args:
         work: the experiment.
@@ -112,12 +112,12 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
             if not work.finished(name):
                 minutes = "" if work.quick else f", about {work.definition.runs[name].minutes:g} min"
                 print(f"{sum(steps.values())} steps{minutes}, log {work.run_dir(name) / 'training.log'}", flush=True)
-            trained = work.train(name)
-            evaluated = [evaluation for evaluation in work.definition.runs[name].evaluations if work.evaluate(name, evaluation)]
-            done = ["trained"] * trained + ([f"evaluated: {', '.join(evaluated)}"] if evaluated else [])
-            print("; ".join(done) or "finished before", flush=True)
-            if trained or evaluated:
-                table = write_table(work)
+            done = ["trained"] if work.train(name) else []
+            for evaluation in work.definition.runs[name].evaluations:
+                if work.evaluate(name, evaluation):
+                    done.append(f"evaluated ({evaluation})")
+                    table = write_table(work)
+            print(", ".join(done) or "finished before", flush=True)
     except KeyboardInterrupt:
         raise SystemExit("experiment: interrupted; the same command continues") from None
     finally:

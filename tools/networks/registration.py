@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tools.networks.encoders import conv_block
+from tools.networks.encoders import Conv3d, conv_block
 from tools.registration.affine import affine_ddf, fit_affine
 from tools.registration.displacement import compose, integrate_velocity, resize_ddf, warp
 
@@ -84,7 +84,7 @@ class VelocityDecoder(nn.Module):
         self.reduce = nn.ModuleList(nn.Conv3d(above, h, 1) for above, h in zip(hidden[:0:-1], hidden[-2::-1]))
         for i, (c, h) in enumerate(zip(reversed(channels), reversed(hidden))):
             self.blocks.append(nn.Sequential(conv_block(2 * c + (h if i else 0), h), conv_block(h, h)))
-            head = nn.Conv3d(h, 3, 3, padding=1)
+            head = Conv3d(h, 3, 3, padding=1)
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)
             self.heads.append(head)

@@ -1,0 +1,1 @@
+"""Measurements that ``python -m tools benchmark`` puts together."""
