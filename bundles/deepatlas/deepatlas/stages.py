@@ -30,6 +30,7 @@ class Stage:
         registration_from: "images" (unsupervised), "labels" (pairs of labelled cases), or "segmentations" (all pairs, a
             missing label replaced by the segmentation network's soft output).
         segmentation_from: "labels" (supervised only) or "registration" (labels carried over by the registration as well).
+        warp_labelled: whether a labelled case that is registered to an unlabelled one is learnt in the shape of that one.
         share_features: whether the registration network starts the stage with a copy of the segmentation network's features.
 
     Raises:
@@ -42,6 +43,7 @@ class Stage:
     segmentation: int = 0
     registration_from: str = "segmentations"
     segmentation_from: str = "registration"
+    warp_labelled: bool = False
     share_features: bool = False
 
     def __post_init__(self) -> None:

@@ -160,24 +160,37 @@ class DeepAtlasUpdate:
             return self.segmentation_loss(self.networks["segmentation"](augmented).float(), labels)
         if not labelled.any():
             raise ValueError("a segmentation step needs a labelled case")
-        logits = self.networks["segmentation"](augmented).float()
         fixed_labelled, moving_labelled = labelled.chunk(2)
         # Both labelled: nothing for F_S in L_a. Neither: no pair of a segmentation step (the sampler sees to it).
         one = fixed_labelled ^ moving_labelled
+        from_moving = moving_labelled[one]
+        if one.any():
+            ddf = self.frozen_ddf(images, one)
+            carried = warp(labels.chunk(2)[1][one], ddf)
+            if stage.warp_labelled:
+                # Image and label warped by one field agree, however good the registration is (Zhao et al., CVPR 2019).
+                rows = len(one) + one.nonzero()[from_moving, 0]
+                augmented, labels = augmented.clone(), labels.clone()
+                augmented[rows], labels[rows] = warp(augmented[rows], ddf[from_moving]), carried[from_moving]
+        logits = self.networks["segmentation"](augmented).float()
         first = second = None
         if one.any():
-            fixed, moving = images.chunk(2)
-            with torch.no_grad():
-                ddf = _plain(self.networks["registration"])(fixed[one], moving[one]).ddf
-            has_label = labelled.view(-1, 1, 1, 1, 1)
-            fixed_segmentation, moving_segmentation = torch.where(has_label, labels, logits.softmax(1)).chunk(2)
-            first, second = warp(moving_segmentation[one], ddf), fixed_segmentation[one]
+            predicted_fixed, predicted_moving = (half[one] for half in logits.softmax(1).chunk(2))
+            known = from_moving.view(-1, 1, 1, 1, 1)
+            first = torch.where(known, carried, warp(predicted_moving, ddf))
+            second = torch.where(known, predicted_fixed, labels.chunk(2)[0][one])
         parts = self.segmentation_loss(logits[labelled], labels[labelled], first, second)
         # Processes hold unlike numbers of labelled images: weighted so that the mean of their losses is that of one large batch.
         counts = torch.stack((labelled.sum(), one.sum())).float()
         shares = counts / self.total(counts, mean=True).clamp_min(1e-6)
         supervised, anatomy = parts.supervised * shares[0], parts.anatomy * shares[1]
         return parts._replace(loss=supervised + anatomy, supervised=supervised, anatomy=anatomy)
+
+    @torch.no_grad()
+    def frozen_ddf(self, images: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+        """Displacements (M, 3, D, H, W) of the chosen pairs, (N,) bool, by the frozen registration network."""
+        fixed, moving = images.chunk(2)
+        return _plain(self.networks["registration"])(fixed[pairs], moving[pairs]).ddf
 
     def optimize(self, name: str, loss: torch.Tensor) -> None:
         """Backward pass, clipping and step of one network."""

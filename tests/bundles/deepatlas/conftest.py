@@ -124,3 +124,49 @@ def evaluated(model: Path, ellipsoid_dataset: Path, tmp_path_factory: pytest.Tem
     output = tmp_path_factory.mktemp("evaluated")
     call("evaluating", "train", "evaluate", **{"dataset_dir": ellipsoid_dataset, "model_dir": model, "output_dir": output, **TINY})
     return output
+
+
+@pytest.fixture(scope="session")
+def bundle_call() -> Callable[..., None]:
+    """:func:`call`, for modules that cannot import from a conftest."""
+    return call
+
+
+def turned(degrees: float = 14.0) -> np.ndarray:
+    """An oblique rotation (4, 4) of the world about an axis that is none of its own, too small to make other axes the closest."""
+    axis, angle = np.array([1.0, 2.0, -1.5]), np.radians(degrees)
+    axis /= np.linalg.norm(axis)
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    matrix[:3, 3] = (12.0, -30.0, 7.0)
+    return matrix
+
+
+@pytest.fixture(scope="session")
+def other_geometry() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """A function from (volume, affine, thick) to the same content oblique, with permuted and flipped axes, and thick slices."""
+
+    def change(volume: np.ndarray, affine: np.ndarray, thick: bool) -> tuple[np.ndarray, np.ndarray]:
+        affine = turned() @ affine
+        if thick:  # pairs of slices along the last axis are averaged
+            volume = volume.reshape(*volume.shape[:2], -1, 2).mean(-1)
+            affine = affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0.5], [0, 0, 0, 1]])
+        permutation = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # new axes 0, 1, 2 are old 2, 0, 1
+        volume, affine = volume.transpose(2, 0, 1), affine @ permutation
+        flip = np.diag([1.0, -1.0, 1.0, 1.0])
+        flip[1, 3] = volume.shape[1] - 1
+        return np.ascontiguousarray(volume[:, ::-1]), affine @ flip
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def back_to_plain() -> Callable[..., np.ndarray]:
+    """The inverse of :func:`other_geometry` on a label map."""
+
+    def change(volume: np.ndarray, thick: bool) -> np.ndarray:
+        volume = volume[:, ::-1].transpose(1, 2, 0)
+        return np.repeat(volume, 2, axis=2) if thick else volume
+
+    return change

@@ -13,20 +13,32 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch._dynamo  # what the first optimiser step would import
 from monai.bundle import run
 
+from tools.bundle.checkpoint import ResumableCheckpoint
 
-def train(arguments: dict, output_dir: Path, die_in_save: int | None = None) -> int:
-    """Begin or resume a training in a child process; returns its id."""
+
+class Training(NamedTuple):
+    """A child process, and a pipe that it writes to when its first step is due."""
+
+    process: int
+    pipe: int
+
+
+def train(arguments: dict, output_dir: Path, die_in_save: int | None = None) -> Training:
+    """Begin or resume a training in a child process."""
+    read, write = os.pipe()
     child = os.fork()
     if child:
-        return child
+        os.close(write)
+        return Training(child, read)
     status = 1
     try:
-        calls, save = [0], torch.save
+        calls, save, load = [0], torch.save, ResumableCheckpoint.load
 
         def half(state, path):
             calls[0] += 1
@@ -35,41 +47,53 @@ def train(arguments: dict, output_dir: Path, die_in_save: int | None = None) -> 
                 os.truncate(path, os.path.getsize(path) // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        torch.save = half
+        def announce(self, engine):
+            load(self, engine)
+            os.write(write, b"!")
+
+        torch.save, ResumableCheckpoint.load = half, announce
         run(run_id="training", logging_file=False, output_dir=str(output_dir), resume="true", **arguments)
         status = 0
     finally:
         os._exit(status)
 
 
-def wait(child: int, seconds: float | None = None) -> bool:
-    """Wait for a child, with a limit after which it is killed; returns whether it died of a kill. Its own failure is ours."""
-    end = None if seconds is None else time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
-        if done:
+def wait(training: Training, seconds: float | None = None) -> tuple[bool, float]:
+    """Wait for a child, killing it when it has computed for ``seconds`` since its first step was due.
+
+    Processor time is what counts, so that a busy machine does not move the moments.
+
+    Returns:
+        whether it died of a kill, and for how many seconds it computed.
+
+    Raises:
+        SystemExit: the child failed by itself.
+    """
+    os.read(training.pipe, 1)
+    os.close(training.pipe)
+    clock = (~training.process << 3) | 2  # the processor clock of another process, as clock_getcpuclockid makes it
+    begin, computed = time.clock_gettime(clock), 0.0
+    while not (done := os.waitpid(training.process, os.WNOHANG))[0]:
+        computed = time.clock_gettime(clock) - begin
+        if seconds is not None and computed >= seconds:
+            os.kill(training.process, signal.SIGKILL)
+            done = os.waitpid(training.process, 0)
             break
-        if time.monotonic() > end:
-            os.kill(child, signal.SIGKILL)
-            end = None
-        time.sleep(0.002)
-    if os.WIFSIGNALED(status):
-        return os.WTERMSIG(status) == signal.SIGKILL
-    if os.WEXITSTATUS(status):
+        time.sleep(0.001)
+    status = done[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
         raise SystemExit(f"a training failed with status {os.WEXITSTATUS(status)}")
-    return False
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, computed
 
 
 def main(job: dict) -> None:
     """Run the job of the module's documentation."""
     arguments, output = job["arguments"], Path(job["output_dir"])
-    begin = time.monotonic()
-    wait(train(arguments, output / "unbroken"))
-    seconds = time.monotonic() - begin
-    killed = sum(wait(train(arguments, output / "killed"), part * seconds) for part in job["kills"]["random"])
-    in_writing = sum(wait(train(arguments, output / "killed", call)) for call in job["kills"]["writing"])
+    _, seconds = wait(train(arguments, output / "unbroken"))
+    killed = [wait(train(arguments, output / "killed"), part * seconds)[0] for part in job["kills"]["random"]]
+    in_writing = [wait(train(arguments, output / "killed", call))[0] for call in job["kills"]["writing"]]
     wait(train(arguments, output / "killed"))
-    print(json.dumps({"killed": killed, "in_writing": in_writing}))
+    print(json.dumps({"killed": sum(killed), "in_writing": sum(in_writing)}))
 
 
 if __name__ == "__main__":

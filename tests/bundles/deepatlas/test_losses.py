@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from torch import nn
 
+from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from tools.networks.registration import RegistrationOutput
 
 

@@ -65,7 +65,7 @@ def killed(small_dataset, tmp_path_factory) -> tuple[Path, dict[str, int]]:
     generator = random.Random(20)
     arguments = {"config_file": str(CONFIGS / "train.json"), "dataset_dir": str(small_dataset), **SETTINGS}
     # Three files are written an epoch: model.pt, registration.pt and the checkpoint.
-    kills = {"random": [generator.uniform(0.05, 0.6) for _ in range(5)], "writing": [3, 1, 2]}
+    kills = {"random": [generator.uniform(0.02, 0.25) for _ in range(4)], "writing": [3, 1, 2]}
     job = {"arguments": arguments, "output_dir": str(output), "kills": kills}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("killed_training.py")), json.dumps(job)]
     result = subprocess.run(command, env=ENVIRONMENT, cwd=output, capture_output=True, text=True, timeout=300)
@@ -75,8 +75,7 @@ def killed(small_dataset, tmp_path_factory) -> tuple[Path, dict[str, int]]:
 
 def test_it_was_killed_at_random_moments_and_while_writing(killed):
     _, counts = killed
-    assert counts["killed"] >= 3
-    assert counts["in_writing"] >= 1
+    assert counts == {"killed": 4, "in_writing": 3}
 
 
 def test_killed_and_unbroken_training_end_alike(killed):

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from deepatlas.sampling import PairSampler, collate_pairs
-from deepatlas.stages import Schedule
 from monai.data import MetaTensor
 
+from deepatlas.sampling import PairSampler, collate_pairs
+from deepatlas.stages import Schedule
 from tools.data.checks import DataError
 
 
@@ -14,7 +14,8 @@ def cases(labelled: int, unlabelled: int) -> list[dict[str, str]]:
 
 
 def sampler(labelled: int, unlabelled: int, stage: dict, **options) -> PairSampler:
-    return PairSampler(cases(labelled, unlabelled), Schedule([{"name": "stage", **stage}], 1000), **{"pairs": 2, **options})
+    schedule = Schedule([{"name": "stage", **stage}], 1000)
+    return PairSampler(cases(labelled, unlabelled), schedule, **{"pairs": 2, "segmentation_pairs": 2, **options})
 
 
 def pairs(made: PairSampler, steps: int) -> list[tuple[int, int]]:
@@ -86,11 +87,16 @@ def test_a_pass_goes_on_where_the_last_ended():
 
 @pytest.mark.parametrize("stage", [FROM_LABELS, FROM_SEGMENTATIONS, CARRIED])
 def test_two_processes_take_the_halves_of_the_large_batch(stage):
-    together = sampler(2, 4, stage, pairs=4)
-    parts = [sampler(2, 4, stage, pairs=2, rank=rank, world_size=2) for rank in (0, 1)]
+    together = sampler(2, 4, stage, pairs=4, segmentation_pairs=4)
+    parts = [sampler(2, 4, stage, rank=rank, world_size=2) for rank in (0, 1)]
     for step in range(20):
         whole, (first, second) = together.batch(step), [part.batch(step) for part in parts]
         assert whole == first[:2] + second[:2] + first[2:] + second[2:]
+
+
+def test_each_network_has_its_own_size_of_batch():
+    made = sampler(2, 4, {"registration": 1, "segmentation": 1}, pairs=3, segmentation_pairs=1)
+    assert [len(made.batch(k)) for k in range(4)] == [2, 6, 2, 6]
 
 
 def test_stages_that_need_no_label_take_none():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from deepatlas.stages import Schedule, Stage
 
 R, S = "registration", "segmentation"
@@ -65,6 +66,12 @@ def test_every_step_has_a_stage_whatever_the_rounding():
 def test_progress_counts_the_steps_of_one_network():
     schedule = Schedule([{"name": "a", "registration": 1, "segmentation": 1}], 8)
     assert [schedule(i).progress for i in range(8)] == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+
+
+def test_where_a_stage_begins():
+    stages = [{"name": "a", "registration": 1}, {"name": "b", "share": 0.5, "registration": 1}, {"name": "c", "segmentation": 1}]
+    schedule = Schedule(stages, 10)
+    assert [i for i in range(10) if schedule(i).begins] == [0, 4, 6]
 
 
 def test_past_the_end_the_last_step_is_repeated():

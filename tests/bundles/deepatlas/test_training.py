@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
+from torch import nn
+
 from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from deepatlas.networks import registration_network, segmentation_network
 from deepatlas.stages import Schedule
 from deepatlas.training import DeepAtlasUpdate
 from deepatlas.validation import RegistrationValidation
-from ignite.engine import Engine
-from torch import nn
-
 from tools.data.augmentation import Augmentation
 from tools.losses import AnatomyLoss
 from tools.networks.registration import RegistrationOutput
@@ -232,6 +232,29 @@ def test_real_networks_leave_the_frozen_one_alone(stage, precision):
     assert all(np.isfinite(value) for value in parts.values())
     changed = [any(not torch.equal(a, b) for a, b in zip(old, network.parameters())) for old, network in zip(before, networks)]
     assert changed == ["segmentation" in stage, "registration" in stage]
+
+
+def test_features_are_shared_where_the_stage_begins_and_learn_apart_afterwards():
+    torch.manual_seed(0)
+    networks = [segmentation_network(2, channels=(4, 4, 4)), registration_network(2, channels=(4, 4, 4), hidden=(4, 4, 4))]
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.0) for network in networks]
+    stages = [{"name": "apart", **FROM_LABELS}, {"name": "joint", **FROM_LABELS, "share_features": True}]
+    made = DeepAtlasUpdate(*networks, *optimizers, Schedule(stages, 4), 2, precision="float32")
+    image = torch.rand(2, 1, 16, 16, 16)
+    data = {"image": image, "label": (image > 0.5).long(), "labelled": torch.tensor([True, True])}
+    same = []
+    for number in range(1, 5):
+        step(made, data, number)
+        states = [network.features.state_dict() for network in networks]
+        same.append(all(torch.equal(states[0][key], states[1][key]) for key in states[0]))
+        if number == 3:
+            next(networks[1].features.parameters()).data.add_(1)
+    assert same == [False, False, True, False]
+
+
+def test_features_of_unlike_networks_cannot_be_shared():
+    with pytest.raises(ValueError, match="same features"):
+        step(update({**FROM_LABELS, "share_features": True}), batch(CASES["both"]))
 
 
 class Cases(torch.utils.data.Dataset):

@@ -1,0 +1,175 @@
+"""The command line: misspelled keys, switches, bad data, and clients that never call ``run``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems, WeightType
+from monai.fl.utils.exchange_object import ExchangeObject
+
+from tools.bundle.errors import cause
+from tools.bundle.overrides import OverrideError
+from tools.data.checks import DataError
+
+BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "deepatlas"
+QUICK = {"epochs": 1, "epoch_length": 3, "pairs": 1, "holdout": 0, "validation_interval": 1}
+
+
+def refusal(train, output: Path, *overlays: str, **overrides) -> DataError:
+    """The bad input that ends a training, which has written nothing."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        train(output, *overlays, **{**QUICK, **overrides})
+    found = cause(caught.value)
+    assert found is not None, caught.value
+    assert "\n" not in str(found)
+    assert not output.exists()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _excepthook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("epoch", "epochs"),
+        ("smothness_weight", "smoothness_weight"),
+        ("registration_lr", "registration_learning_rate"),
+        ("train#trainer#max_epoch", "train#trainer#max_epochs"),
+        ("similarity#kernel", "similarity#kernel_size"),
+    ],
+)
+def test_a_misspelled_override_names_the_nearest_key(train, tmp_path, key, nearest):
+    found = refusal(train, tmp_path / "out", **{key: 1})
+    assert isinstance(found, OverrideError)
+    assert str(found) == f"unknown override --{key}: did you mean {nearest}?"
+
+
+@pytest.mark.parametrize("switch", ["maybe", "yes", 2])
+def test_a_switch_is_true_or_false(train, tmp_path, switch):
+    assert "expected true or false" in str(refusal(train, tmp_path / "out", resume=switch))
+
+
+def faulty(source: Path, folder: Path, fault: str) -> Path:
+    """A copy of a data set with a fault."""
+    shutil.copytree(source, folder)
+    if fault == "truncated image":
+        path = folder / "imagesTr" / "case_01.nii.gz"
+        path.write_bytes(path.read_bytes()[:2000])
+    elif fault == "missing label":
+        (folder / "labelsTr" / "case_01.nii.gz").unlink()
+    elif fault == "no dataset.json":
+        (folder / "dataset.json").unlink()
+    else:
+        content = json.loads((folder / "dataset.json").read_text())
+        if fault == "unknown label value":
+            content["labels"] = {"0": "background", "2": "core"}
+        elif fault == "no labels":
+            content["training"] = [{"image": entry["image"]} for entry in content["training"]]
+        elif fault == "two cases":
+            content["training"] = content["training"][:2]
+        (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("truncated image", "case_01.nii.gz: truncated"),
+        ("missing label", "case_01.nii.gz: missing"),
+        ("no dataset.json", "dataset.json"),
+        ("unknown label value", "label value 5 not in"),
+        ("no labels", "too few labelled cases: 0, at least 1"),
+        ("two cases", "at least two training cases, there are 1"),  # the other one validates
+    ],
+)
+def test_bad_data_stops_before_anything_is_written(train, small_dataset, tmp_path, fault, message):
+    found = refusal(train, tmp_path / "out", dataset_dir=faulty(small_dataset, tmp_path / "data", fault))
+    assert message in str(found)
+
+
+def test_no_data_set(train, tmp_path):
+    assert "give --dataset_dir" in str(refusal(train, tmp_path / "out", dataset_dir=""))
+
+
+def test_more_labels_wanted_than_there_are(train, small_dataset, tmp_path):
+    assert "label_limit is 50" in str(refusal(train, tmp_path / "out", dataset_dir=small_dataset, label_limit=50))
+
+
+def test_a_finished_run_is_not_overwritten(train, model):
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*") if path.is_file()}
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        train(model, **QUICK, spacing=3.0)
+    assert "a run lies here already; --resume true continues it" in str(cause(caught.value))
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*") if path.is_file()} == before
+
+
+def test_what_a_training_writes(model):
+    for name in ("model.pt", "registration.pt", "plan.json", "splits.json", "checkpoints/last.pt"):
+        assert (model / name).is_file(), name
+    assert list((model / "tensorboard").iterdir())
+    assert not list(model.rglob(".writing*"))
+    assert json.loads((model / "plan.json").read_text())["extra"]["registration"]["channels"] == [8, 8, 8, 8]
+
+
+@pytest.mark.parametrize("switch", ["true", "False"])
+def test_switches_reach_the_network(train, small_dataset, tmp_path, switch):
+    stages = [{"name": "registration", "registration": 1, "registration_from": "images"}]
+    changes = {"diffeomorphic": switch, "feature_supervision": switch, "progress_bar": "false", "resume": "False"}
+    train(tmp_path / "out", **{**QUICK, "dataset_dir": small_dataset, "stages": stages, **changes})
+    weights = torch.load(tmp_path / "out" / "registration.pt", weights_only=True)
+    assert any(key.startswith("segmentation.") for key in weights) == (switch == "true")
+
+
+def test_unlabelled_images_alone(train, small_dataset, tmp_path):
+    """The unsupervised experiment needs no label anywhere, validation included."""
+    data = faulty(small_dataset, tmp_path / "data", "no labels")
+    train(tmp_path / "out", "experiments/unsupervised", **{**QUICK, "dataset_dir": data})
+    assert (tmp_path / "out" / "registration.pt").is_file()
+
+
+def test_fine_tuning_keeps_the_plan_and_starts_from_the_weights(train, model, ellipsoid_dataset, tmp_path):
+    still = {"registration_learning_rate": 0.0, "segmentation_learning_rate": 0.0, "finetune": "true", "model_dir": model}
+    train(tmp_path / "out", **{**QUICK, **still, "spacing": 5.0})
+    assert (tmp_path / "out" / "plan.json").read_text() == (model / "plan.json").read_text()
+    for name in ("model.pt", "registration.pt"):
+        before, after = (torch.load(folder / name, weights_only=True) for folder in (model, tmp_path / "out"))
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_federated_client_trains_rounds_and_evaluates(small_dataset, model, tmp_path):
+    """MONAI's client never calls ``run``; it exchanges the segmentation network."""
+    tiny = {
+        "registration_channels": [8, 8, 8, 8],
+        "registration_hidden": [8, 8, 8, 8],
+        "segmentation_channels": [4, 8, 8, 8],
+        "epoch_length": 2,
+        "device": "$torch.device('cpu')",
+        "progress_bar": False,
+    }
+    folders = {"dataset_dir": str(small_dataset), "output_dir": str(tmp_path / "out")}
+    client = MonaiAlgo(
+        bundle_root=str(BUNDLE),
+        local_epochs=1,
+        send_weight_diff=False,
+        train_kwargs={**tiny, **folders},
+        config_evaluate_filename=None,
+        best_model_filepath=None,
+        final_model_filepath=None,
+    )
+    client.initialize(extra={ExtraItems.CLIENT_NAME: "here"})
+    for iterations in (2, 4):
+        client.train(ExchangeObject(weights=client.get_weights().weights), extra={})
+        assert client.trainer.state.iteration == iterations
+    answer = client.get_weights()
+    assert answer.weight_type == WeightType.WEIGHTS
+    assert answer.weights.keys() == client.trainer.network.state_dict().keys()
+    client.finalize()

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from deepatlas.data import images_to_segment, segmentation_postprocessing
+from deepatlas.evaluation import segment
+from deepatlas.networks import segmentation_from_plan
+from tools.bundle.checkpoint import load_weights
+from tools.data.checks import DataError
+from tools.data.files import write_nifti
+from tools.data.geometry import preprocessing
+from tools.data.plan import Plan
+
+
+def dice(a: np.ndarray, b: np.ndarray, value: int) -> float:
+    return float(2 * ((a == value) & (b == value)).sum() / ((a == value).sum() + (b == value).sum()))
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def infer(call, model, images, output, **overrides) -> Path:
+    call("run", "inference", dataset_dir=images, model_dir=model, output_dir=output, device="$torch.device('cpu')", **overrides)
+    return output
+
+
+@pytest.fixture(scope="module")
+def segmented(bundle_call, model, other_geometry, ellipsoid_dataset, tmp_path_factory) -> Path:
+    """Segmentations of ``case_00`` as it is (``plain``), turned and permuted (``turned``) and resampled as well (``thick``)."""
+    images = tmp_path_factory.mktemp("images")
+    image = nib.load(ellipsoid_dataset / "imagesTr" / "case_00.nii.gz")
+    volume = np.asarray(image.dataobj)
+    write_nifti(images / "plain.nii.gz", volume, image.affine)
+    for name, thick in (("turned", False), ("thick", True)):
+        write_nifti(images / f"{name}.nii.gz", *other_geometry(volume, image.affine, thick))
+    output = infer(bundle_call, model, images, tmp_path_factory.mktemp("segmented"), probabilities="true")
+    nib.save(nib.load(images / "turned.nii.gz"), output / "input.nii.gz")
+    return output
+
+
+def test_files_lie_flat(segmented):
+    names = {f"{case}_{kind}.nii.gz" for case in ("plain", "turned", "thick") for kind in ("seg", "prob")}
+    assert {path.name for path in segmented.iterdir()} == names | {"input.nii.gz"}
+
+
+def test_label_values_are_the_data_sets(segmented):
+    assert set(np.unique(read(segmented / "plain_seg.nii.gz"))) == {0, 2, 5}
+    assert read(segmented / "plain_seg.nii.gz").dtype == np.uint8
+
+
+def test_results_lie_on_the_grid_of_the_image(segmented):
+    image, result = nib.load(segmented / "input.nii.gz"), nib.load(segmented / "turned_seg.nii.gz")
+    assert result.shape == image.shape
+    np.testing.assert_allclose(result.affine, image.affine, atol=1e-5)
+
+
+def test_probabilities(segmented):
+    soft, label = read(segmented / "plain_prob.nii.gz"), read(segmented / "plain_seg.nii.gz")
+    assert soft.shape == (*label.shape, 3)
+    np.testing.assert_allclose(soft.sum(-1), 1, atol=1e-3)
+    assert (np.array([0, 2, 5])[soft.argmax(-1)] == label).all()
+
+
+def test_the_truth_is_found(segmented, ellipsoid_dataset):
+    truth = read(ellipsoid_dataset / "labelsTr" / "case_00.nii.gz")
+    assert dice(read(segmented / "plain_seg.nii.gz"), truth, 5) > 0.75
+
+
+def test_an_oblique_permuted_image_gives_the_same_result(segmented, back_to_plain):
+    plain, turned = read(segmented / "plain_seg.nii.gz"), back_to_plain(read(segmented / "turned_seg.nii.gz"), thick=False)
+    assert plain.shape == turned.shape
+    assert (plain != turned).mean() < 1e-3
+
+
+@pytest.mark.parametrize("value", [2, 5])
+def test_an_anisotropic_image_gives_the_same_result(segmented, back_to_plain, value):
+    plain, thick = read(segmented / "plain_seg.nii.gz"), back_to_plain(read(segmented / "thick_seg.nii.gz"), thick=True)
+    assert plain.shape == thick.shape
+    assert dice(plain, thick, value) > 0.9
+
+
+def test_the_evaluation_segments_alike(segmented, model, ellipsoid_dataset):
+    plan = Plan.load(model / "plan.json")
+    network = load_weights(model / "model.pt", segmentation_from_plan(plan))
+    result = segment(network, ellipsoid_dataset / "imagesTr" / "case_00.nii.gz", plan, torch.device("cpu"), "float32")
+    assert (result != read(segmented / "plain_seg.nii.gz")).mean() < 1e-3
+
+
+def test_label_values_in_thousands(tmp_path):
+    """Atlases such as FreeSurfer's number their regions so."""
+    plan = Plan(labels={0: "background", 7: "a", 2035: "b"}, size=(16, 16, 16))
+    write_nifti(tmp_path / "in" / "case.nii.gz", np.random.default_rng(0).random((16, 16, 16), dtype=np.float32), np.eye(4))
+    before = preprocessing(plan, keys=["image"])
+    data = before({"image": str(tmp_path / "in" / "case.nii.gz")})
+    data["pred"] = torch.zeros(3, 16, 16, 16)
+    data["pred"][2, :8] = 9.0
+    segmentation_postprocessing(plan, before, tmp_path / "out")(data)
+    assert set(np.unique(read(tmp_path / "out" / "case_seg.nii.gz"))) == {0, 2035}
+
+
+def test_images_of_a_data_set_and_of_a_folder(ellipsoid_dataset):
+    names = [f"case_{k:02d}.nii.gz" for k in range(10)]
+    for folder in (ellipsoid_dataset, ellipsoid_dataset / "imagesTr"):
+        assert [Path(case["image"]).name for case in images_to_segment(folder)] == names
+
+
+def test_a_broken_image_stops_before_anything_is_written(bundle_call, model, ellipsoid_dataset, tmp_path):
+    from tools.bundle.errors import cause
+
+    images = tmp_path / "images"
+    images.mkdir()
+    content = (ellipsoid_dataset / "imagesTr" / "case_00.nii.gz").read_bytes()
+    (images / "a.nii.gz").write_bytes(content)
+    (images / "b.nii.gz").write_bytes(content[:5000])
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        infer(bundle_call, model, images, tmp_path / "out")
+    assert isinstance(cause(caught.value), DataError)
+    assert "b.nii.gz: truncated" in str(cause(caught.value))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+
+from deepatlas.registering import check_pairs, read_pairs
+from tools.data.checks import DataError
+from tools.data.files import write_nifti
+from tools.data.plan import Plan
+
+STEMS = ("case_01_to_case_00", "case_01_to_turned", "case_01_to_thick")
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean([2 * ((a == v) & (b == v)).sum() / ((a == v).sum() + (b == v).sum()) for v in (2, 5)]))
+
+
+@pytest.fixture(scope="module")
+def folder(ellipsoid_dataset, other_geometry, tmp_path_factory) -> Path:
+    """Images, labels and ``pairs.csv``: case_01 onto case_00 as it is, turned, and turned with thick slices."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name in ("case_00", "case_01"):
+        for kind in ("imagesTr", "labelsTr"):
+            (folder / kind).mkdir(exist_ok=True)
+            shutil.copy(ellipsoid_dataset / kind / f"{name}.nii.gz", folder / kind)
+    image, label = (nib.load(folder / kind / "case_00.nii.gz") for kind in ("imagesTr", "labelsTr"))
+    for name, thick in (("turned", False), ("thick", True)):
+        write_nifti(folder / "imagesTr" / f"{name}.nii.gz", *other_geometry(np.asarray(image.dataobj), image.affine, thick))
+    write_nifti(folder / "labelsTr" / "turned.nii.gz", *other_geometry(np.asarray(label.dataobj), label.affine, False))
+    rows = [
+        "fixed,moving,fixed_label,moving_label",
+        "imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz,labelsTr/case_00.nii.gz,labelsTr/case_01.nii.gz",
+        "imagesTr/turned.nii.gz,imagesTr/case_01.nii.gz,labelsTr/turned.nii.gz,labelsTr/case_01.nii.gz",
+        "imagesTr/thick.nii.gz,imagesTr/case_01.nii.gz,,labelsTr/case_01.nii.gz",
+    ]
+    (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def registered(bundle_call, model, folder, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("registered")
+    device = "$torch.device('cpu')"
+    bundle_call(
+        "run", "register", pairs=folder / "pairs.csv", model_dir=model, output_dir=output, device=device, inverse_consistency="true"
+    )
+    return output
+
+
+def test_files_lie_flat(registered):
+    names = {f"{stem}_{kind}.nii.gz" for stem in STEMS for kind in ("warped", "warped_label", "ddf")}
+    assert {path.name for path in registered.iterdir()} == names | {"metrics.csv", "summary.json"}
+
+
+@pytest.mark.parametrize(("stem", "fixed"), zip(STEMS, ("case_00", "turned", "thick")))
+@pytest.mark.parametrize("kind", ["warped", "warped_label", "ddf"])
+def test_results_lie_on_the_grid_of_the_fixed_image(registered, folder, stem, fixed, kind):
+    expected, found = nib.load(folder / "imagesTr" / f"{fixed}.nii.gz"), nib.load(registered / f"{stem}_{kind}.nii.gz")
+    assert found.shape[:3] == expected.shape
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
+
+
+def test_the_registration_helps(registered, folder):
+    fixed, moving = (read(folder / "labelsTr" / f"case_0{k}.nii.gz") for k in (0, 1))
+    warped = read(registered / f"{STEMS[0]}_warped_label.nii.gz")
+    assert set(np.unique(warped)) == {0, 2, 5}
+    assert dice(warped, fixed) > dice(moving, fixed) + 0.1
+
+
+def test_the_same_result_in_another_geometry(registered, back_to_plain):
+    plain = read(registered / f"{STEMS[0]}_warped_label.nii.gz")
+    assert dice(back_to_plain(read(registered / f"{STEMS[1]}_warped_label.nii.gz"), thick=False), plain) > 0.97
+    assert dice(back_to_plain(read(registered / f"{STEMS[2]}_warped_label.nii.gz"), thick=True), plain) > 0.85
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_itk_applies_the_written_field_with_the_same_result(registered, folder, stem):
+    moving = itk.imread(str(folder / "imagesTr" / "case_01.nii.gz"), itk.F)
+    vectors = itk.imread(str(registered / f"{stem}_ddf.nii.gz"))
+    memory = itk.array_from_image(vectors).astype(np.float64)
+    field = itk.image_view_from_array(memory, ttype=itk.Image[itk.Vector[itk.D, 3], 3])
+    field.CopyInformation(vectors)
+    transform = itk.DisplacementFieldTransform[itk.D, 3].New()
+    transform.SetDisplacementField(field)
+    written = itk.imread(str(registered / f"{stem}_warped.nii.gz"), itk.F)
+    theirs = itk.array_from_image(itk.resample_image_filter(moving, transform=transform, use_reference_image=True, reference_image=written))
+    ours = itk.array_from_image(written)
+    assert np.linalg.norm(theirs - ours) / np.linalg.norm(ours) < 0.01
+
+
+def test_metrics(registered, folder):
+    with open(registered / "metrics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["moving"], row["fixed"]) for row in rows] == [("case_01", name) for name in ("case_00", "turned", "thick")]
+    warped, fixed = read(registered / f"{STEMS[0]}_warped_label.nii.gz"), read(folder / "labelsTr" / "case_00.nii.gz")
+    assert float(rows[0]["dice_mean"]) == pytest.approx(dice(warped, fixed), abs=1e-4)
+    assert rows[2]["dice_mean"] == ""  # no fixed label
+    assert all(float(row[key]) >= 0 for row in rows for key in ("folding_percent", "seconds", "inverse_consistency"))
+
+
+def test_affine_passes_and_instance_optimisation(bundle_call, model, folder, registered, tmp_path):
+    (tmp_path / "one.csv").write_text(
+        "fixed,moving,fixed_label,moving_label\n"
+        + ",".join(str(folder / k / f"case_0{i}.nii.gz") for k in ("imagesTr", "labelsTr") for i in (0, 1))
+    )
+    options = {"pairs": tmp_path / "one.csv", "model_dir": model, "output_dir": tmp_path / "out", "device": "$torch.device('cpu')"}
+    bundle_call("run", "register", **options, iterations=15, affine_passes=1)
+    fixed = read(folder / "labelsTr" / "case_00.nii.gz")
+    alone, refined = (dice(read(f / f"{STEMS[0]}_warped_label.nii.gz"), fixed) for f in (registered, tmp_path / "out"))
+    assert refined > alone - 0.01
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "has no column 'fixed'"),
+        ("fixed,moving\n", "holds no pair"),
+        ("fixed,moving\nx.nii.gz,\n", "line 2 has no moving image"),
+    ],
+)
+def test_faulty_tables(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read_pairs(write(tmp_path / "pairs.csv", text))
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(DataError, match="none.csv: no such file"):
+        read_pairs(tmp_path / "none.csv")
+
+
+def test_paths_are_relative_to_the_table_or_absolute(tmp_path):
+    ((fixed, moving),) = read_pairs(write(tmp_path / "pairs.csv", f"moving,fixed,moving_label\nsub/m.nii.gz,{tmp_path}/f.nii,l.nii.gz\n"))
+    assert (fixed.image, fixed.label, fixed.name) == (tmp_path / "f.nii", None, "f")
+    assert (moving.image, moving.label, moving.name) == (tmp_path / "sub" / "m.nii.gz", tmp_path / "l.nii.gz", "m")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("imagesTr/case_00.nii.gz,imagesTr/none.nii.gz,,", "none.nii.gz: missing"),
+        ("imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz,imagesTr/case_00.nii.gz,", "label values must be integers"),
+        ("imagesTr/thick.nii.gz,imagesTr/case_01.nii.gz,labelsTr/case_00.nii.gz,", "shape"),
+    ],
+)
+def test_faulty_files(folder, model, row, message):
+    table = write(folder / "faulty.csv", f"fixed,moving,fixed_label,moving_label\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
+
+
+def test_a_pair_that_occurs_twice(folder, model):
+    table = write(folder / "twice.csv", "fixed,moving\n" + 2 * "imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz\n")
+    with pytest.raises(DataError, match="case_01_to_case_00 occurs twice"):
+        check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
