@@ -77,8 +77,8 @@ class Registrar:
     segmentation: nn.Module | None = None
     iterations: int = 0
     learning_rate: float = 0.1
-    similarity_weight: float = 0.5
-    smoothness_weight: float = 0.3
+    similarity_weight: float = 0.1
+    smoothness_weight: float = 0.1
     anatomy_weight: float = 2.0
     affine_passes: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

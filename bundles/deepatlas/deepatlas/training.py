@@ -42,6 +42,9 @@ class DeepAtlasUpdate:
         seed: with the step's number the only source of randomness.
         precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.autocast_dtype`).
         max_norm: gradients are clipped to this norm.
+
+    Raises:
+        ValueError: a stage shares features between networks whose features differ.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class DeepAtlasUpdate:
         self.registration_loss = RegistrationLoss() if registration_loss is None else registration_loss
         self.segmentation_loss = SegmentationLoss() if segmentation_loss is None else segmentation_loss
         self.augmentation, self.seed, self.max_norm, self.rank = augmentation, int(seed), max_norm, rank
+        if any(stage.share_features for stage in schedule.stages):
+            self._check_features()
         device = next(segmentation.parameters()).device
         self.dtype = autocast_dtype(precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
@@ -90,16 +95,17 @@ class DeepAtlasUpdate:
         return {key if key == "loss" else f"{name}/{key}": value for key, value in zip(parts._fields, values, strict=True)}
 
     def share_features(self) -> None:
-        """Start the registration network's feature extractor as a copy of the segmentation network's.
-
-        Raises:
-            ValueError: the two have different architectures.
-        """
+        """Start the registration network's feature extractor as a copy of the segmentation network's."""
         source, target = (_plain(self.networks[name]) for name in ("segmentation", "registration"))
-        try:
-            target.features.load_state_dict(source.features.state_dict())
-        except (AttributeError, RuntimeError) as error:
-            raise ValueError("share_features needs a segmentation and a registration network with the same features") from error
+        target.features.load_state_dict(source.features.state_dict())
+
+    def _check_features(self) -> None:
+        shapes = []
+        for network in self.networks.values():
+            features = getattr(_plain(network), "features", nn.Identity())
+            shapes.append({key: value.shape for key, value in features.state_dict().items()})
+        if not shapes[0] or shapes[0] != shapes[1]:
+            raise ValueError("share_features needs a segmentation and a registration network with the same features")
 
     @staticmethod
     def total(values: torch.Tensor, mean: bool = False) -> torch.Tensor:

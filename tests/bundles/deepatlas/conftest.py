@@ -23,7 +23,7 @@ VALUES = (0, 2, 5)  # label values with gaps: channel numbers must not leak out
 TINY = {
     "registration_channels": [8, 8, 8, 8],
     "registration_hidden": [8, 8, 8, 8],
-    "segmentation_channels": [4, 8, 8],
+    "segmentation_channels": [8, 8, 8, 8],
     "precision": "float32",
     "device": "$torch.device('cpu')",
     "progress_bar": False,

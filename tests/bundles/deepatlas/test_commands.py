@@ -42,7 +42,7 @@ def _excepthook(monkeypatch):
     [
         ("epoch", "epochs"),
         ("smothness_weight", "smoothness_weight"),
-        ("registration_lr", "registration_learning_rate"),
+        ("segmentation_learning_rat", "segmentation_learning_rate"),
         ("train#trainer#max_epoch", "train#trainer#max_epochs"),
         ("similarity#kernel", "similarity#kernel_size"),
     ],
@@ -150,7 +150,7 @@ def test_a_federated_client_trains_rounds_and_evaluates(small_dataset, model, tm
     tiny = {
         "registration_channels": [8, 8, 8, 8],
         "registration_hidden": [8, 8, 8, 8],
-        "segmentation_channels": [4, 8, 8, 8],
+        "segmentation_channels": [8, 8, 8, 8],
         "epoch_length": 2,
         "device": "$torch.device('cpu')",
         "progress_bar": False,

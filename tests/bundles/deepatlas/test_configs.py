@@ -76,7 +76,6 @@ def test_workflow_types_have_their_properties(small_dataset, random_model, tmp_p
         "dataset_dir": str(small_dataset),
         "output_dir": str(tmp_path),
         "model_dir": str(random_model),
-        "meta_file": files("metadata")[0],
     }
     for name, kind in (("train", "train"), ("inference", "infer")):
         made = workflow(name, kind=kind, meta_file=files("metadata")[0], **common)
@@ -91,12 +90,13 @@ def test_inference_builds(small_dataset, random_model, tmp_path):
     assert len(made.dataset) == 6
 
 
-def test_monai_loads_the_network(random_model, monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_monai_loads_the_network(random_model, monkeypatch, tmp_path, kind):
     """``monai.bundle.load`` passes no bundle_root and never runs the workflow."""
     shutil.copytree(BUNDLE / "configs", tmp_path / "deepatlas" / "configs")
     shutil.copytree(random_model, tmp_path / "deepatlas" / "models")
     monkeypatch.chdir(tmp_path)
-    network = load("deepatlas", bundle_dir=str(tmp_path), workflow_type="infer", source="github")
+    network = load("deepatlas", bundle_dir=str(tmp_path), workflow_type=kind, source="github")
     expected = torch.load(random_model / "model.pt", weights_only=True)
     assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
 

@@ -16,7 +16,7 @@ CONFIGS = REPOSITORY / "bundles" / "deepatlas" / "configs"
 SETTINGS = {
     "registration_channels": [8, 8, 8, 8],
     "registration_hidden": [8, 8, 8, 8],
-    "segmentation_channels": [4, 8, 8, 8],
+    "segmentation_channels": [8, 8, 8, 8],
     "precision": "float32",
     "label_limit": 2,
     "epochs": 2,

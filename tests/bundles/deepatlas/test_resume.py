@@ -19,7 +19,7 @@ CONFIGS = REPOSITORY / "bundles" / "deepatlas" / "configs"
 SETTINGS = {
     "registration_channels": [8, 8, 8, 8],
     "registration_hidden": [8, 8, 8, 8],
-    "segmentation_channels": [4, 8, 8, 8],
+    "segmentation_channels": [8, 8, 8, 8],
     "label_limit": 2,
     "epochs": 6,
     "epoch_length": 4,
@@ -30,7 +30,7 @@ SETTINGS = {
     "stages": [
         {"name": "images", "share": 0.2, "registration": 1, "registration_from": "images"},
         {"name": "labels", "share": 0.2, "segmentation": 1, "segmentation_from": "labels"},
-        {"name": "joint", "share": 0.6, "registration": 2, "segmentation": 1},
+        {"name": "joint", "share": 0.6, "registration": 2, "segmentation": 1, "share_features": True},
     ],
 }
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
