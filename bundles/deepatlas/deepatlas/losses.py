@@ -102,37 +102,60 @@ class RegistrationLoss(nn.Module):
 
 
 class SegmentationLoss(nn.Module):
-    """l_sp L_sp(F_S(I), S) on labelled images + l_a L_a(warped segmentation, other segmentation) (Xu & Niethammer, 2019).
+    """l_sp L_sp(F_S(I), S) on labelled images + l_a L_a(prediction, carried label) (Xu & Niethammer, MICCAI 2019).
 
-    Both are soft multi-class Dice; ``cross_entropy_weight`` adds voxel-wise cross-entropy to L_sp (ours).
+    Both are soft multi-class Dice in the paper. Ours: ``cross_entropy_weight`` adds voxel-wise cross-entropy to L_sp, and L_a may be
+    cross-entropy instead. Carried labels are uncertain at the boundary, and of an uncertain voxel Dice asks for foreground, so that
+    structures swell; cross-entropy asks for the probability itself.
+
+    Args:
+        supervised_weight, anatomy_weight: l_sp, l_a.
+        cross_entropy_weight: of the cross-entropy in L_sp, relative to Dice.
+        anatomy: "dice" or "cross_entropy".
+
+    Raises:
+        ValueError: ``anatomy`` is neither.
     """
 
-    def __init__(self, supervised_weight: float = 1.0, anatomy_weight: float = 1.0, cross_entropy_weight: float = 0.5) -> None:
+    def __init__(
+        self,
+        supervised_weight: float = 1.0,
+        anatomy_weight: float = 1.0,
+        cross_entropy_weight: float = 0.5,
+        anatomy: str = "dice",
+    ) -> None:
         super().__init__()
+        if anatomy not in ("dice", "cross_entropy"):
+            raise ValueError(f"anatomy must be 'dice' or 'cross_entropy', not {anatomy!r}")
         self.dice = AnatomyLoss()
         self.supervised_weight, self.anatomy_weight = supervised_weight, anatomy_weight
-        self.cross_entropy_weight = cross_entropy_weight
+        self.cross_entropy_weight, self.anatomy = cross_entropy_weight, anatomy
 
     def forward(
         self,
         logits: torch.Tensor | None,
         labels: torch.Tensor | None,
-        first: torch.Tensor | None = None,
-        second: torch.Tensor | None = None,
+        prediction: torch.Tensor | None = None,
+        target: torch.Tensor | None = None,
     ) -> SegmentationParts:
         """Compare what is there.
 
         Args:
             logits, labels: (N, C, D, H, W) of the labelled images, labels one-hot or soft; or None.
-            first, second: (M, C, D, H, W), a segmentation carried over by the registration and the one it meets; or None.
+            prediction, target: (M, C, D, H, W), probabilities of F_S and labels, one of the two carried over by the registration; or None.
         """
-        reference = logits if logits is not None else first
+        reference = logits if logits is not None else prediction
         supervised = anatomy = reference.new_zeros(())
         if logits is not None:
             supervised = self.dice(logits.softmax(1), labels)
             if self.cross_entropy_weight:
                 supervised = supervised + self.cross_entropy_weight * F.cross_entropy(logits, labels)
             supervised = self.supervised_weight * supervised
-        if first is not None:
-            anatomy = self.anatomy_weight * self.dice(first, second)
+        if prediction is not None:
+            anatomy = self.anatomy_weight * self._anatomy(prediction, target)
         return SegmentationParts(supervised + anatomy, supervised, anatomy)
+
+    def _anatomy(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if self.anatomy == "dice":
+            return self.dice(prediction, target)
+        return -(target * prediction.clamp_min(1e-6).log()).sum(1).mean()

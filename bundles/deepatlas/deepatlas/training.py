@@ -179,13 +179,13 @@ class DeepAtlasUpdate:
                 augmented, labels = augmented.clone(), labels.clone()
                 augmented[rows], labels[rows] = warp(augmented[rows], ddf[from_moving]), carried[from_moving]
         logits = self.networks["segmentation"](augmented).float()
-        first = second = None
+        prediction = target = None
         if one.any():
             predicted_fixed, predicted_moving = (half[one] for half in logits.softmax(1).chunk(2))
             known = from_moving.view(-1, 1, 1, 1, 1)
-            first = torch.where(known, carried, warp(predicted_moving, ddf))
-            second = torch.where(known, predicted_fixed, labels.chunk(2)[0][one])
-        parts = self.segmentation_loss(logits[labelled], labels[labelled], first, second)
+            prediction = torch.where(known, predicted_fixed, warp(predicted_moving, ddf))
+            target = torch.where(known, carried, labels.chunk(2)[0][one])
+        parts = self.segmentation_loss(logits[labelled], labels[labelled], prediction, target)
         # Processes hold unlike numbers of labelled images: weighted so that the mean of their losses is that of one large batch.
         counts = torch.stack((labelled.sum(), one.sum())).float()
         shares = counts / self.total(counts, mean=True).clamp_min(1e-6)

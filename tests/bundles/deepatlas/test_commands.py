@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from monai.fl.client import MonaiAlgo
@@ -137,7 +138,8 @@ def test_unlabelled_images_alone(train, small_dataset, tmp_path):
 
 
 def test_fine_tuning_keeps_the_plan_and_starts_from_the_weights(train, model, ellipsoid_dataset, tmp_path):
-    still = {"registration_learning_rate": 0.0, "segmentation_learning_rate": 0.0, "finetune": "true", "model_dir": model}
+    stages = [{"name": "joint", "registration": 2, "segmentation": 1}]
+    still = {"stages": stages, "registration_learning_rate": 0.0, "segmentation_learning_rate": 0.0, "finetune": "true", "model_dir": model}
     train(tmp_path / "out", **{**QUICK, **still, "spacing": 5.0})
     assert (tmp_path / "out" / "plan.json").read_text() == (model / "plan.json").read_text()
     for name in ("model.pt", "registration.pt"):
@@ -167,7 +169,8 @@ def test_a_federated_client_trains_rounds_and_evaluates(small_dataset, model, tm
     )
     client.initialize(extra={ExtraItems.CLIENT_NAME: "here"})
     for iterations in (2, 4):
-        client.train(ExchangeObject(weights=client.get_weights().weights), extra={})
+        weights = {key: np.array(value) for key, value in client.get_weights().weights.items()}
+        client.train(ExchangeObject(weights=weights), extra={})
         assert client.trainer.state.iteration == iterations
     answer = client.get_weights()
     assert answer.weight_type == WeightType.WEIGHTS

@@ -78,11 +78,11 @@ def test_an_oblique_permuted_image_gives_the_same_result(segmented, back_to_plai
     assert (plain != turned).mean() < 1e-3
 
 
-@pytest.mark.parametrize("value", [2, 5])
-def test_an_anisotropic_image_gives_the_same_result(segmented, back_to_plain, value):
+@pytest.mark.parametrize(("value", "least"), [(2, 0.85), (5, 0.9)])  # the core is four thick slices high
+def test_an_anisotropic_image_gives_the_same_result(segmented, back_to_plain, value, least):
     plain, thick = read(segmented / "plain_seg.nii.gz"), back_to_plain(read(segmented / "thick_seg.nii.gz"), thick=True)
     assert plain.shape == thick.shape
-    assert dice(plain, thick, value) > 0.9
+    assert dice(plain, thick, value) > least
 
 
 def test_the_evaluation_segments_alike(segmented, model, ellipsoid_dataset):

@@ -62,7 +62,7 @@ def test_files_lie_flat(registered):
     assert {path.name for path in registered.iterdir()} == names | {"metrics.csv", "summary.json"}
 
 
-@pytest.mark.parametrize(("stem", "fixed"), zip(STEMS, ("case_00", "turned", "thick")))
+@pytest.mark.parametrize(("stem", "fixed"), list(zip(STEMS, ("case_00", "turned", "thick"))))
 @pytest.mark.parametrize("kind", ["warped", "warped_label", "ddf"])
 def test_results_lie_on_the_grid_of_the_fixed_image(registered, folder, stem, fixed, kind):
     expected, found = nib.load(folder / "imagesTr" / f"{fixed}.nii.gz"), nib.load(registered / f"{stem}_{kind}.nii.gz")
