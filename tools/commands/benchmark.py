@@ -129,10 +129,8 @@ def _measure_sizes(bundle: str, sizes: str, threads: int) -> list[dict[str, Any]
     rows = []
     for grid in grids:
         row = measure_size(BUNDLES / bundle, grid, threads=threads)
-        print(
-            f"{'x'.join(map(str, grid))}: steps {row['registration_step']:.2f} s (registration), {row['segmentation_step']:.2f} s (segmentation)"
-        )
-        print(f"  a pair {row['registration_pair']:.2f} s, peak {row['peak_gib']:.1f} GiB", flush=True)
+        steps = f"registration step {row['registration_step']:.2f} s, segmentation step {row['segmentation_step']:.2f} s"
+        print(f"{grid}: {steps}, a pair {row['registration_pair']:.2f} s, peak {row['peak_gib']:.1f} GiB", flush=True)
         rows.append(row)
     return rows
 

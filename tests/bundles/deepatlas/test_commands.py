@@ -7,7 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from monai.fl.client import MonaiAlgo
@@ -169,7 +168,7 @@ def test_a_federated_client_trains_rounds_and_evaluates(small_dataset, model, tm
     )
     client.initialize(extra={ExtraItems.CLIENT_NAME: "here"})
     for iterations in (2, 4):
-        weights = {key: np.array(value) for key, value in client.get_weights().weights.items()}
+        weights = {key: torch.as_tensor(value).numpy().copy() for key, value in client.get_weights().weights.items()}
         client.train(ExchangeObject(weights=weights), extra={})
         assert client.trainer.state.iteration == iterations
     answer = client.get_weights()

@@ -66,7 +66,7 @@ def test_the_loss_curves_agree(folders):
     assert {f"step/{name}" for name in ("registration/similarity", "registration/anatomy", "segmentation/supervised")} <= one.keys()
     assert sum(value > 0 for value in one["step/segmentation/anatomy"]) > 3
     for name, values in one.items():
-        assert two[name] == pytest.approx(values, rel=1e-3, abs=1e-3), name
+        assert two[name] == pytest.approx(values, rel=3e-3, abs=3e-3), name
 
 
 @pytest.mark.parametrize("name", ["model.pt", "registration.pt"])
