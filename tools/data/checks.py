@@ -6,10 +6,12 @@ Each check reads the file for real and stops at the first fault with a :class:`D
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -17,13 +19,28 @@ import numpy as np
 if TYPE_CHECKING:
     from tools.data.decathlon import Case, Dataset
 
-__all__ = ["DataError", "check_dataset", "check_image", "check_images", "check_label", "read_nifti"]
+__all__ = ["DataError", "check_dataset", "check_image", "check_images", "check_label", "read_json", "read_nifti"]
 
 AFFINE_TOLERANCE = 1e-3  # mm; what headers lose by storing float32
 
 
 class DataError(ValueError):
     """Input that cannot be used; the message is one line that names the file and the fault."""
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file, and fail in words.
+
+    Raises:
+        DataError: the file is missing, unreadable or no JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: missing or not readable") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from error
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ weights, and followed by everything that uses the model afterwards. Every field 
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from tools.data.checks import DataError
+from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
 from tools.data.files import write_json
 
@@ -116,12 +115,7 @@ class Plan:
             DataError: the file is missing, no JSON, or holds no valid plan.
         """
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: missing or not readable") from error
-        except ValueError as error:
-            raise DataError(f"{path}: not readable as JSON ({error})") from error
+        content = read_json(path)
         if not isinstance(content, dict) or "labels" not in content:
             raise DataError(f'{path}: not a plan (no "labels")')
         try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tools.data.checks import DataError
+from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
 from tools.data.files import write_json
 
@@ -238,12 +237,7 @@ def read_split(path: str | os.PathLike) -> dict[str, Any]:
         DataError: it is missing, no JSON, or has no lists of names ``train`` and ``validation``.
     """
     path = Path(path)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: missing or not readable") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not readable as JSON ({error})") from error
+    record = read_json(path)
     for key in ("train", "validation", "report", "labelled"):
         value = record.get(key) if isinstance(record, dict) else None
         if value is None and key in ("report", "labelled") and isinstance(record, dict):

@@ -31,14 +31,13 @@ Keys that begin with an underscore are remarks.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.data.checks import DataError
+from tools.data.checks import DataError, read_json
 
 __all__ = ["Comparison", "Definition", "Metric", "Requirement", "Row", "Run", "read_definition"]
 
@@ -122,12 +121,7 @@ def read_definition(path: str | os.PathLike) -> Definition:
         DataError: the file is missing, no JSON, or something in it is unknown, of the wrong kind or missing.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: missing or not readable") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not readable as JSON ({error})") from error
+    content = read_json(path)
     reader = _Reader(path)
     parts = {"name": str, **dict.fromkeys((*_MAPPINGS, *_NEEDED), dict)}
     content = {"name": path.stem} | {key: {} for key in _MAPPINGS} | reader.table("the file", content, parts, _NEEDED)
