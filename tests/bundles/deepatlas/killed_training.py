@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +55,10 @@ def train(arguments: dict, output_dir: Path, die_in_save: int | None = None) -> 
         torch.save, ResumableCheckpoint.load = half, announce
         run(run_id="training", logging_file=False, output_dir=str(output_dir), resume="true", **arguments)
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(status)
 
 
