@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from deepatlas.stages import Schedule, Stage
+from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast_dtype
 from tools.data.augmentation import Augmentation
 from tools.registration.displacement import warp
@@ -42,6 +43,8 @@ class DeepAtlasUpdate:
         seed: with the step's number the only source of randomness.
         precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.autocast_dtype`).
         max_norm: gradients are clipped to this norm.
+        rank: number of this process.
+        finetune: whether both networks come trained; no stage then replaces the registration's features by the segmentation's.
 
     Raises:
         ValueError: a stage shares features between networks whose features differ.
@@ -62,6 +65,7 @@ class DeepAtlasUpdate:
         precision: str = "auto",
         max_norm: float = 1.0,
         rank: int = 0,
+        finetune: bool | str = False,
     ) -> None:
         self.networks = {"segmentation": segmentation, "registration": registration}
         self.optimizers = {"segmentation": segmentation_optimizer, "registration": registration_optimizer}
@@ -69,7 +73,8 @@ class DeepAtlasUpdate:
         self.registration_loss = RegistrationLoss() if registration_loss is None else registration_loss
         self.segmentation_loss = SegmentationLoss() if segmentation_loss is None else segmentation_loss
         self.augmentation, self.seed, self.max_norm, self.rank = augmentation, int(seed), max_norm, rank
-        if any(stage.share_features for stage in schedule.stages):
+        self.finetune = to_bool(finetune)
+        if any(stage.share_features for stage in schedule.stages) and not self.finetune:
             self._check_features()
         device = next(segmentation.parameters()).device
         self.dtype = autocast_dtype(precision, device)
@@ -80,7 +85,7 @@ class DeepAtlasUpdate:
         """One step; returns the loss and its weighted parts, named "<network>/<part>"."""
         number = engine.state.iteration - 1
         stage, name, progress, begins = self.schedule(number)
-        if begins and stage.share_features:
+        if begins and stage.share_features and not self.finetune:
             self.share_features()
         for group, rate in zip(self.optimizers[name].param_groups, self.base_rates[name], strict=True):
             group["lr"] = rate * self.schedule.learning_rate(progress)

@@ -234,12 +234,13 @@ def test_real_networks_leave_the_frozen_one_alone(stage, precision):
     assert changed == ["segmentation" in stage, "registration" in stage]
 
 
-def test_features_are_shared_where_the_stage_begins_and_learn_apart_afterwards():
+@pytest.mark.parametrize(("finetune", "shared"), [(False, True), ("true", False)])
+def test_features_are_shared_where_the_stage_begins_and_learn_apart_afterwards(finetune, shared):
     torch.manual_seed(0)
     networks = [segmentation_network(2, channels=(4, 4, 4)), registration_network(2, channels=(4, 4, 4), hidden=(4, 4, 4))]
     optimizers = [torch.optim.SGD(network.parameters(), lr=0.0) for network in networks]
     stages = [{"name": "apart", **FROM_LABELS}, {"name": "joint", **FROM_LABELS, "share_features": True}]
-    made = DeepAtlasUpdate(*networks, *optimizers, Schedule(stages, 4), 2, precision="float32")
+    made = DeepAtlasUpdate(*networks, *optimizers, Schedule(stages, 4), 2, precision="float32", finetune=finetune)
     image = torch.rand(2, 1, 16, 16, 16)
     data = {"image": image, "label": (image > 0.5).long(), "labelled": torch.tensor([True, True])}
     same = []
@@ -249,7 +250,7 @@ def test_features_are_shared_where_the_stage_begins_and_learn_apart_afterwards()
         same.append(all(torch.equal(states[0][key], states[1][key]) for key in states[0]))
         if number == 3:
             next(networks[1].features.parameters()).data.add_(1)
-    assert same == [False, False, True, False]
+    assert same == [False, False, shared, False]
 
 
 def test_features_of_unlike_networks_cannot_be_shared():
