@@ -107,12 +107,12 @@ def model(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
     return train(
         tmp_path_factory.mktemp("model"),
         **{
-            "epochs": 4,
+            "epochs": 6,
             "epoch_length": 45,
-            "pairs": 1,
-            "validation_interval": 4,
+            "pairs": 2,
+            "validation_interval": 6,
             "holdout": 3,
-            "registration_learning_rate": 0.004,
+            "registration_learning_rate": 0.002,
             "segmentation_learning_rate": 0.008,
         },
     )
