@@ -16,10 +16,10 @@ from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError
 from tools.data.files import atomic_path
 
-__all__ = ["ResumableCheckpoint", "WeightsSaver", "initial_network", "load_weights", "save_weights"]
+__all__ = ["ResumableCheckpoint", "WeightsSaver", "initial_network", "load_weights", "plain", "save_weights"]
 
 
-def _plain(item: Any) -> Any:
+def plain(item: Any) -> Any:
     """What is inside of a DistributedDataParallel, so that files do not depend on the number of processes."""
     return item.module if isinstance(item, DistributedDataParallel) else item
 
@@ -30,7 +30,7 @@ def _first_line(error: Exception) -> str:
 
 def save_weights(path: str | os.PathLike, network: nn.Module) -> None:
     """Write a network's state dictionary (on the CPU) atomically."""
-    state = {key: value.detach().cpu().contiguous() for key, value in _plain(network).state_dict().items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in plain(network).state_dict().items()}
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
@@ -85,7 +85,7 @@ class ResumableCheckpoint:
         rank: int = 0,
     ) -> None:
         self.path, self.sampler = Path(path), sampler
-        self.objects = {name: _plain(item) for name, item in objects.items()}
+        self.objects = {name: plain(item) for name, item in objects.items()}
         self.resume, self.engines, self.rank = to_bool(resume), dict(engines or {}), rank
 
     def attach(self, engine: Engine) -> None:

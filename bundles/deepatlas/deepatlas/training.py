@@ -10,20 +10,16 @@ import numpy as np
 import torch
 from ignite.engine import Engine
 from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from deepatlas.stages import Schedule, Stage
+from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast_dtype
 from tools.data.augmentation import Augmentation
 from tools.registration.displacement import warp
 
 __all__ = ["DeepAtlasUpdate"]
-
-
-def _plain(network: nn.Module) -> nn.Module:
-    return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 class DeepAtlasUpdate:
@@ -101,13 +97,13 @@ class DeepAtlasUpdate:
 
     def share_features(self) -> None:
         """Start the registration network's feature extractor as a copy of the segmentation network's."""
-        source, target = (_plain(self.networks[name]) for name in ("segmentation", "registration"))
+        source, target = (plain(self.networks[name]) for name in ("segmentation", "registration"))
         target.features.load_state_dict(source.features.state_dict())
 
     def _check_features(self) -> None:
         shapes = []
         for network in self.networks.values():
-            features = getattr(_plain(network), "features", nn.Identity())
+            features = getattr(plain(network), "features", nn.Identity())
             shapes.append({key: value.shape for key, value in features.state_dict().items()})
         if not shapes[0] or shapes[0] != shapes[1]:
             raise ValueError("share_features needs a segmentation and a registration network with the same features")
@@ -155,7 +151,7 @@ class DeepAtlasUpdate:
         if not labelled.all():
             with torch.no_grad():
                 labels = labels.clone()
-                labels[~labelled] = _plain(self.networks["segmentation"])(images[~labelled]).float().softmax(1)
+                labels[~labelled] = plain(self.networks["segmentation"])(images[~labelled]).float().softmax(1)
         fixed_segmentation, moving_segmentation = labels.chunk(2)
         return self.registration_loss(output, fixed, moving, fixed_segmentation, moving_segmentation)
 
@@ -201,7 +197,7 @@ class DeepAtlasUpdate:
     def frozen_ddf(self, images: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
         """Displacements (M, 3, D, H, W) of the chosen pairs, (N,) bool, by the frozen registration network."""
         fixed, moving = images.chunk(2)
-        return _plain(self.networks["registration"])(fixed[pairs], moving[pairs]).ddf
+        return plain(self.networks["registration"])(fixed[pairs], moving[pairs]).ddf
 
     def optimize(self, name: str, loss: torch.Tensor) -> None:
         """Backward pass, clipping and step of one network."""

@@ -10,6 +10,7 @@ from monai.utils import convert_to_tensor
 from torch import nn
 from torch.utils.data import Dataset
 
+from tools.bundle.checkpoint import plain
 from tools.data.splits import report_pairs
 from tools.registration.displacement import jacobian_determinant, warp
 
@@ -39,7 +40,7 @@ class RegistrationValidation:
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
         """Register the pairs and average."""
-        network = getattr(self.network, "module", self.network).eval()
+        network = plain(self.network).eval()
         dice, folds = [], []
         for moving, fixed in report_pairs(len(self.dataset)):
             m, f = (self._batch(index, engine.state.device) for index in (moving, fixed))
