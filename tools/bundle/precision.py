@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
-__all__ = ["autocast_dtype"]
+__all__ = ["autocast", "autocast_dtype"]
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -28,3 +30,8 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("precision 'fp16' needs a GPU; on a CPU use 'bf16' or 'float32'")
     return PRECISIONS[precision]
+
+
+def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager:
+    """Context of mixed precision in the type that :func:`autocast_dtype` chose; None changes nothing."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

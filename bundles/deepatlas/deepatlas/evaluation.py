@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from deepatlas.registering import Registrar, pair_metrics
-from tools.bundle.precision import autocast_dtype
+from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, read_dataset
 from tools.data.files import write_nifti
@@ -59,8 +58,7 @@ def evaluation_cases(dataset_dir: str | os.PathLike, model_dir: str | os.PathLik
 def segment(network: nn.Module, image: str | os.PathLike, plan: Plan, device: torch.device, precision: str = "auto") -> np.ndarray:
     """Label map of one image file, (X, Y, Z) on its own grid, in the data set's label values."""
     tensor, grid = to_plan(*load_volume(image), plan)
-    dtype = autocast_dtype(precision, device)
-    with nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype):
+    with autocast(autocast_dtype(precision, device), device):
         logits = network.to(device).eval()(tensor[None].to(device))
     return grid.to_native(logits[0].float().softmax(0).cpu(), mode="segmentation").numpy()
 

@@ -6,7 +6,6 @@ import csv
 import logging
 import os
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 from tools.bundle.overrides import to_bool
-from tools.bundle.precision import autocast_dtype
+from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.checks import DataError, check_image, check_label
 from tools.data.decathlon import Case, case_name
 from tools.data.files import write_nifti
@@ -128,8 +127,7 @@ class Registrar:
         return result.ddf
 
     def _autocast(self) -> Any:
-        dtype = autocast_dtype(self.precision, self.device)
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+        return autocast(autocast_dtype(self.precision, self.device), self.device)
 
     @staticmethod
     def _physical(ddf: torch.Tensor, fixed: GridMapping, moving: GridMapping) -> np.ndarray:

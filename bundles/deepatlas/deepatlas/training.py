@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from deepatlas.stages import Schedule, Stage
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
-from tools.bundle.precision import autocast_dtype
+from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.augmentation import Augmentation
 from tools.registration.displacement import warp
 
@@ -119,7 +118,7 @@ class DeepAtlasUpdate:
 
     def autocast(self, device: torch.device) -> Any:
         """Context of mixed precision, or none."""
-        return nullcontext() if self.dtype is None else torch.autocast(device.type, dtype=self.dtype)
+        return autocast(self.dtype, device)
 
     def prepare(self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int, intensities: bool) -> tuple[torch.Tensor, ...]:
         """Images, images with changed intensities (2N, 1, D, H, W), one-hot labels (2N, C, D, H, W), labelled (2N,) bool."""
