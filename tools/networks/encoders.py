@@ -81,7 +81,7 @@ class SwinEncoder(nn.Module):
         window_size: side of the attention window in tokens.
     """
 
-    def __init__(self, in_channels: int = 1, embed_dim: int = 24, levels: int = 4, head_dim: int = 12, window_size: int = 4) -> None:
+    def __init__(self, in_channels: int = 1, embed_dim: int = 24, levels: int = 4, head_dim: int = 16, window_size: int = 4) -> None:
         super().__init__()
         if not 2 <= levels <= 4:
             raise ValueError(f"levels must be 2 to 4, got {levels}")
