@@ -36,6 +36,7 @@ class SegmentationParts(NamedTuple):
     loss: torch.Tensor
     supervised: torch.Tensor
     anatomy: torch.Tensor
+    consistency: torch.Tensor
 
 
 class RegistrationLoss(nn.Module):
@@ -102,14 +103,15 @@ class RegistrationLoss(nn.Module):
 
 
 class SegmentationLoss(nn.Module):
-    """l_sp L_sp(F_S(I), S) on labelled images + l_a L_a(prediction, carried label) (Xu & Niethammer, MICCAI 2019).
+    """l_sp L_sp(F_S(I), S) on labelled images + l_a L_a(prediction, carried label) (Xu & Niethammer, MICCAI 2019) + l_c L_c.
 
     Both are soft multi-class Dice in the paper. Ours: ``cross_entropy_weight`` adds voxel-wise cross-entropy to L_sp, and L_a may be
     cross-entropy instead. Carried labels are uncertain at the boundary, and of an uncertain voxel Dice asks for foreground, so that
-    structures swell; cross-entropy asks for the probability itself.
+    structures swell; cross-entropy asks for the probability itself. L_c is ours as well: cross-entropy between the answers of F_S and
+    of its teacher to one unlabelled image (Tarvainen & Valpola, NeurIPS 2017).
 
     Args:
-        supervised_weight, anatomy_weight: l_sp, l_a.
+        supervised_weight, anatomy_weight, consistency_weight: l_sp, l_a, l_c.
         cross_entropy_weight: of the cross-entropy in L_sp, relative to Dice.
         anatomy: "dice" or "cross_entropy".
 
@@ -121,6 +123,7 @@ class SegmentationLoss(nn.Module):
         self,
         supervised_weight: float = 1.0,
         anatomy_weight: float = 1.0,
+        consistency_weight: float = 1.0,
         cross_entropy_weight: float = 0.5,
         anatomy: str = "dice",
     ) -> None:
@@ -128,24 +131,27 @@ class SegmentationLoss(nn.Module):
         if anatomy not in ("dice", "cross_entropy"):
             raise ValueError(f"anatomy must be 'dice' or 'cross_entropy', not {anatomy!r}")
         self.dice = AnatomyLoss()
-        self.supervised_weight, self.anatomy_weight = supervised_weight, anatomy_weight
+        self.supervised_weight, self.anatomy_weight, self.consistency_weight = supervised_weight, anatomy_weight, consistency_weight
         self.cross_entropy_weight, self.anatomy = cross_entropy_weight, anatomy
 
     def forward(
         self,
-        logits: torch.Tensor | None,
-        labels: torch.Tensor | None,
+        logits: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         prediction: torch.Tensor | None = None,
         target: torch.Tensor | None = None,
+        unlabelled: torch.Tensor | None = None,
+        answers: torch.Tensor | None = None,
     ) -> SegmentationParts:
-        """Compare what is there.
+        """Compare what is there; at least one of the three pairs of arguments.
 
         Args:
-            logits, labels: (N, C, D, H, W) of the labelled images, labels one-hot or soft; or None.
-            prediction, target: (M, C, D, H, W), probabilities of F_S and labels, one of the two carried over by the registration; or None.
+            logits, labels: (N, C, D, H, W) of the labelled images, labels one-hot or soft.
+            prediction, target: (M, C, D, H, W), probabilities of F_S and labels, one of the two carried over by the registration.
+            unlabelled, answers: (K, C, D, H, W), logits of the unlabelled images and the teacher's probabilities.
         """
-        reference = logits if logits is not None else prediction
-        supervised = anatomy = reference.new_zeros(())
+        reference = next(tensor for tensor in (logits, prediction, unlabelled) if tensor is not None)
+        supervised = anatomy = consistency = reference.new_zeros(())
         if logits is not None:
             supervised = self.dice(logits.softmax(1), labels)
             if self.cross_entropy_weight:
@@ -153,7 +159,9 @@ class SegmentationLoss(nn.Module):
             supervised = self.supervised_weight * supervised
         if prediction is not None:
             anatomy = self.anatomy_weight * self._anatomy(prediction, target)
-        return SegmentationParts(supervised + anatomy, supervised, anatomy)
+        if unlabelled is not None:
+            consistency = self.consistency_weight * F.cross_entropy(unlabelled, answers)
+        return SegmentationParts(supervised + anatomy + consistency, supervised, anatomy, consistency)
 
     def _anatomy(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         if self.anatomy == "dice":

@@ -20,7 +20,8 @@ class PairSampler(Sampler):
     """Yields index lists [fixed..., moving...] of pairs; every draw depends on seed and step alone.
 
     Which pairs a step gets: two labelled cases when it learns from labels, one labelled case and any other when the
-    registration carries labels, and otherwise any two, at least one of them labelled in ``labelled_pairs`` of the pairs.
+    registration carries labels, and otherwise any two; where answers stand in for labels, at least one of the two is labelled in
+    ``labelled_pairs`` of the pairs.
 
     Args:
         data: list of case dictionaries; a case is labelled when it has a "label".
@@ -89,7 +90,8 @@ class PairSampler(Sampler):
             # A single labelled case is paired with itself, under two augmentations.
             first, second = random.choice(self.labelled, 2, replace=len(self.labelled) < 2)
             return int(first), int(second)
-        with_label = network == "segmentation" or (stage.registration_from == "segmentations" and random.random() < self.labelled_pairs)
+        source = stage.registration_from if network == "registration" else stage.segmentation_from
+        with_label = source == "registration" or (source == "segmentations" and random.random() < self.labelled_pairs)
         first = int(random.choice(self.labelled)) if with_label and self.labelled else int(random.integers(self.cases))
         second = int(random.integers(self.cases - 1))
         second += second >= first

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 __all__ = ["Schedule", "Stage", "Step"]
 
 REGISTRATION_SOURCES = ("images", "labels", "segmentations")
-SEGMENTATION_SOURCES = ("labels", "registration")
+SEGMENTATION_SOURCES = ("labels", "registration", "segmentations")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class Stage:
         registration: registration steps in one turn of the alternation.
         segmentation: segmentation steps in one turn, taken first.
         registration_from: "images" (unsupervised), "labels" (pairs of labelled cases), or "segmentations" (all pairs, a
-            missing label replaced by the segmentation network's soft output).
-        segmentation_from: "labels" (supervised only) or "registration" (labels carried over by the registration as well).
+            missing label replaced by the segmentation network's answer).
+        segmentation_from: "labels" (supervised only), "registration" (labels carried over by the registration as well), or
+            "segmentations" (all pairs: the segmentation network's own answers are carried over where a label is missing).
         warp_labelled: whether a labelled case that is registered to an unlabelled one is learnt in the shape of that one.
         share_features: whether the registration network starts the stage with a copy of the segmentation network's features.
 

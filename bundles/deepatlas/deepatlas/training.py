@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from ignite.engine import Engine
 from torch import distributed, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from deepatlas.stages import Schedule, Stage
@@ -40,9 +42,16 @@ class DeepAtlasUpdate:
         max_norm: gradients are clipped to this norm.
         rank: number of this process.
         finetune: whether both networks come trained; no stage then replaces the registration's features by the segmentation's.
+        teacher_decay: decay a segmentation step of the running average of F_S's weights, the teacher, that answers for missing labels
+            (Tarvainen & Valpola, NeurIPS 2017); with 0 the teacher is F_S itself.
+        hard_answers: whether the registration learns from the teacher's most probable classes instead of its probabilities. Of an
+            uncertain voxel soft Dice asks for foreground, and structures swell from turn to turn.
+
+    Attributes:
+        teacher: the average, an ``AveragedModel``.
 
     Raises:
-        ValueError: a stage shares features between networks whose features differ.
+        ValueError: a stage shares features between networks whose features differ, or ``teacher_decay`` is not in [0, 1).
     """
 
     def __init__(
@@ -61,14 +70,19 @@ class DeepAtlasUpdate:
         max_norm: float = 1.0,
         rank: int = 0,
         finetune: bool | str = False,
+        teacher_decay: float = 0.0,
+        hard_answers: bool | str = False,
     ) -> None:
+        if not 0 <= teacher_decay < 1:
+            raise ValueError(f"teacher_decay must be at least 0 and below 1, not {teacher_decay}")
         self.networks = {"segmentation": segmentation, "registration": registration}
         self.optimizers = {"segmentation": segmentation_optimizer, "registration": registration_optimizer}
         self.schedule, self.num_classes = schedule, num_classes
         self.registration_loss = RegistrationLoss() if registration_loss is None else registration_loss
         self.segmentation_loss = SegmentationLoss() if segmentation_loss is None else segmentation_loss
         self.augmentation, self.seed, self.max_norm, self.rank = augmentation, int(seed), max_norm, rank
-        self.finetune = to_bool(finetune)
+        self.finetune, self.hard_answers = to_bool(finetune), to_bool(hard_answers)
+        self.teacher = AveragedModel(plain(segmentation), multi_avg_fn=get_ema_multi_avg_fn(teacher_decay)).eval()
         if any(stage.share_features for stage in schedule.stages) and not self.finetune:
             self._check_features()
         device = next(segmentation.parameters()).device
@@ -91,6 +105,8 @@ class DeepAtlasUpdate:
         with self.autocast(images.device):
             parts = step(stage, images, augmented, labels, labelled)
         self.optimize(name, parts.loss)
+        if name == "segmentation":
+            self.teacher.update_parameters(plain(self.networks[name]))
         values = self.total(torch.stack([part.detach().float() for part in parts]), mean=True).tolist()
         return {key if key == "loss" else f"{name}/{key}": value for key, value in zip(parts._fields, values, strict=True)}
 
@@ -142,15 +158,12 @@ class DeepAtlasUpdate:
     def registration_step(
         self, stage: Stage, images: torch.Tensor, augmented: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor
     ) -> Any:
-        """Loss of F_R; a missing label is replaced by F_S's soft output."""
+        """Loss of F_R; a missing label is replaced by the teacher's answer."""
         fixed, moving = images.chunk(2)
         output = self.networks["registration"](fixed, moving)
         if stage.registration_from == "images":
             return self.registration_loss(output, fixed, moving)
-        if not labelled.all():
-            with torch.no_grad():
-                labels = labels.clone()
-                labels[~labelled] = plain(self.networks["segmentation"])(images[~labelled]).float().softmax(1)
+        labels, _ = self.complete(images, labels, labelled, self.hard_answers)
         fixed_segmentation, moving_segmentation = labels.chunk(2)
         return self.registration_loss(output, fixed, moving, fixed_segmentation, moving_segmentation)
 
@@ -160,37 +173,59 @@ class DeepAtlasUpdate:
         """Loss of F_S by the four label cases of the paper; with the registration's field fixed.
 
         Raises:
-            ValueError: no case of the batch has a label.
+            ValueError: no case of the batch has a label, and no answer stands in for it.
         """
         if stage.segmentation_from == "labels":
             return self.segmentation_loss(self.networks["segmentation"](augmented).float(), labels)
-        if not labelled.any():
+        answers = None
+        if stage.segmentation_from == "segmentations":
+            labels, answers = self.complete(images, labels, labelled)
+        elif not labelled.any():
             raise ValueError("a segmentation step needs a labelled case")
         fixed_labelled, moving_labelled = labelled.chunk(2)
-        # Both labelled: nothing for F_S in L_a. Neither: no pair of a segmentation step (the sampler sees to it).
-        one = fixed_labelled ^ moving_labelled
-        from_moving = moving_labelled[one]
-        if one.any():
-            ddf = self.frozen_ddf(images, one)
-            carried = warp(labels.chunk(2)[1][one], ddf)
+        # Both labelled: nothing for F_S in L_a. Neither: only where an answer is carried (else the sampler draws no such pair).
+        carrying = ~(fixed_labelled & moving_labelled)
+        to_fixed = ~fixed_labelled[carrying]
+        if carrying.any():
+            ddf = self.frozen_ddf(images, carrying)
+            carried = warp(labels.chunk(2)[1][carrying], ddf)
             if stage.warp_labelled:
                 # Image and label warped by one field agree, however good the registration is (Zhao et al., CVPR 2019).
-                rows = len(one) + one.nonzero()[from_moving, 0]
+                chosen = to_fixed & moving_labelled[carrying]
+                rows = len(carrying) + carrying.nonzero()[chosen, 0]
                 augmented, labels = augmented.clone(), labels.clone()
-                augmented[rows], labels[rows] = warp(augmented[rows], ddf[from_moving]), carried[from_moving]
+                augmented[rows], labels[rows] = warp(augmented[rows], ddf[chosen]), carried[chosen]
         logits = self.networks["segmentation"](augmented).float()
-        prediction = target = None
-        if one.any():
-            predicted_fixed, predicted_moving = (half[one] for half in logits.softmax(1).chunk(2))
-            known = from_moving.view(-1, 1, 1, 1, 1)
-            prediction = torch.where(known, predicted_fixed, warp(predicted_moving, ddf))
-            target = torch.where(known, carried, labels.chunk(2)[0][one])
-        parts = self.segmentation_loss(logits[labelled], labels[labelled], prediction, target)
+        compared: dict[str, torch.Tensor] = {}
+        if labelled.any():
+            compared |= {"logits": logits[labelled], "labels": labels[labelled]}
+        if carrying.any():
+            predicted_fixed, predicted_moving = (half[carrying] for half in logits.softmax(1).chunk(2))
+            known = to_fixed.view(-1, 1, 1, 1, 1)
+            compared["prediction"] = torch.where(known, predicted_fixed, warp(predicted_moving, ddf))
+            compared["target"] = torch.where(known, carried, labels.chunk(2)[0][carrying])
+        if answers is not None:
+            compared |= {"unlabelled": logits[~labelled], "answers": answers}
+        parts = self.segmentation_loss(**compared)
         # Processes hold unlike numbers of labelled images: weighted so that the mean of their losses is that of one large batch.
-        counts = torch.stack((labelled.sum(), one.sum())).float()
+        counts = torch.stack((labelled.sum(), carrying.sum(), (~labelled).sum())).float()
         shares = counts / self.total(counts, mean=True).clamp_min(1e-6)
-        supervised, anatomy = parts.supervised * shares[0], parts.anatomy * shares[1]
-        return parts._replace(loss=supervised + anatomy, supervised=supervised, anatomy=anatomy)
+        weighted = [part * share for part, share in zip(parts[1:], shares, strict=True)]
+        return type(parts)(sum(weighted), *weighted)
+
+    @torch.no_grad()
+    def complete(
+        self, images: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor, hard: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Labels (N, C, D, H, W) with the teacher's answers where ``labelled`` (N,) says there is none, and those answers alone."""
+        if labelled.all():
+            return labels, None
+        answers = self.teacher(images[~labelled]).float().softmax(1)
+        if hard:
+            answers = F.one_hot(answers.argmax(1), self.num_classes).movedim(-1, 1).to(answers)
+        labels = labels.clone()
+        labels[~labelled] = answers
+        return labels, answers
 
     @torch.no_grad()
     def frozen_ddf(self, images: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
