@@ -32,6 +32,7 @@ FROM_LABELS = {"registration": 1, "registration_from": "labels"}
 FROM_SEGMENTATIONS = {"registration": 1, "registration_from": "segmentations"}
 SUPERVISED = {"segmentation": 1, "segmentation_from": "labels"}
 CARRIED = {"segmentation": 1, "segmentation_from": "registration"}
+ANSWERED = {"segmentation": 1, "segmentation_from": "segmentations"}
 
 
 @pytest.mark.parametrize("stage", [FROM_LABELS, SUPERVISED])
@@ -63,9 +64,10 @@ def test_segmentation_carried_over_has_a_label_in_every_pair_on_either_side():
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(1.0, 1.0, 1.0), (0.0, 0.30, 0.37), (0.5, 0.62, 0.71)])
-def test_share_of_pairs_with_a_label(share, low, high):
+@pytest.mark.parametrize("stage", [FROM_SEGMENTATIONS, ANSWERED])
+def test_share_of_pairs_with_a_label(stage, share, low, high):
     # Without the share, a pair of six cases holds the labelled one in 2 / 6.
-    drawn = pairs(sampler(1, 5, FROM_SEGMENTATIONS, labelled_pairs=share), 1500)
+    drawn = pairs(sampler(1, 5, stage, labelled_pairs=share, segmentation_pairs=2), 1500)
     assert low <= sum(0 in pair for pair in drawn) / len(drawn) <= high
 
 
@@ -85,7 +87,7 @@ def test_a_pass_goes_on_where_the_last_ended():
     assert list(made) == [made.batch(k) for k in (30, 31, 32)]
 
 
-@pytest.mark.parametrize("stage", [FROM_LABELS, FROM_SEGMENTATIONS, CARRIED])
+@pytest.mark.parametrize("stage", [FROM_LABELS, FROM_SEGMENTATIONS, CARRIED, ANSWERED])
 def test_two_processes_take_the_halves_of_the_large_batch(stage):
     together = sampler(2, 4, stage, pairs=4, segmentation_pairs=4)
     parts = [sampler(2, 4, stage, rank=rank, world_size=2) for rank in (0, 1)]
@@ -103,7 +105,7 @@ def test_stages_that_need_no_label_take_none():
     assert len(sampler(0, 3, FROM_IMAGES).batch(0)) == 4
 
 
-@pytest.mark.parametrize("stage", [FROM_LABELS, SUPERVISED, CARRIED])
+@pytest.mark.parametrize("stage", [FROM_LABELS, SUPERVISED, CARRIED, ANSWERED])
 def test_no_label(stage):
     with pytest.raises(DataError, match="no training case has a label"):
         sampler(0, 3, stage)

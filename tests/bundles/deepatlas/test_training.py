@@ -24,6 +24,7 @@ FROM_LABELS = {"registration": 1, "registration_from": "labels"}
 FROM_SEGMENTATIONS = {"registration": 1, "registration_from": "segmentations"}
 SUPERVISED = {"segmentation": 1, "segmentation_from": "labels"}
 CARRIED = {"segmentation": 1, "segmentation_from": "registration"}
+ANSWERED = {"segmentation": 1, "segmentation_from": "segmentations"}
 CASES = {"both": [True, True], "fixed": [True, False], "moving": [False, True], "neither": [False, False]}
 
 
@@ -152,6 +153,63 @@ def test_the_carried_label_alone_teaches_the_unlabelled_image(case, sign):
     first, second = (warp(soft, ddf), labels[:1]) if case == "fixed" else (warp(labels[1:], ddf), soft)
     AnatomyLoss()(first, second).backward()
     assert parameters(made)[0] == pytest.approx(2.0 - 0.1 * float(network.scale.grad), abs=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_answers_of_the_teacher_are_carried_where_a_label_is_missing(case):
+    made, data = update(ANSWERED, segmentation_loss=SegmentationLoss(2.0, 3.0, 5.0, cross_entropy_weight=0.0)), batch(CASES[case])
+    with torch.no_grad():
+        made.teacher.module.scale.fill_(4.0)
+    parts = step(made, data)
+    student, teacher = Segmentation(), Segmentation()
+    with torch.no_grad():
+        teacher.scale.fill_(4.0)
+    logits, answers = student(data["image"]).detach(), teacher(data["image"]).softmax(1).detach()
+    known = torch.tensor(CASES[case]).view(2, 1, 1, 1, 1)
+    labels = torch.where(known, one_hot(data["label"]), answers)
+    ddf = Registration()(data["image"][:1], data["image"][1:]).ddf.detach()
+    dice, soft, rows = AnatomyLoss(), logits.softmax(1), [i for i in (0, 1) if CASES[case][i]]
+    supervised = 2 * dice(soft[rows], labels[rows]) if rows else 0.0
+    if case == "both":
+        anatomy = consistency = 0.0
+    else:
+        # A fixed label that is missing is learnt from the moving case, otherwise the moving one from the fixed case.
+        anatomy = 3 * (dice(warp(soft[1:], ddf), labels[:1]) if case == "fixed" else dice(warp(labels[1:], ddf), soft[:1]))
+        others = [i for i in (0, 1) if not CASES[case][i]]
+        consistency = -5 * (answers[others] * logits[others].log_softmax(1)).sum(1).mean()
+    assert parts["segmentation/supervised"] == pytest.approx(float(supervised), abs=1e-6)
+    assert parts["segmentation/anatomy"] == pytest.approx(float(anatomy), abs=1e-6)
+    assert parts["segmentation/consistency"] == pytest.approx(float(consistency), abs=1e-5)
+    assert parts["loss"] == pytest.approx(float(supervised + anatomy + consistency), abs=1e-5)
+
+
+@pytest.mark.parametrize(("decay", "share"), [(0.0, 0.0), (0.75, 0.75)])
+def test_the_teacher_is_a_running_average_of_the_segmentation(decay, share):
+    made = update(SUPERVISED, teacher_decay=decay)
+    step(made, batch(CASES["both"]), 1)
+    first = parameters(made)[0]
+    assert made.teacher.module.scale.item() == first  # the average begins at the first step
+    step(made, batch(CASES["both"]), 2)
+    second = parameters(made)[0]
+    assert first != pytest.approx(second)
+    assert made.teacher.module.scale.item() == pytest.approx(share * first + (1 - share) * second)
+
+
+def test_the_registration_takes_the_teachers_most_probable_classes():
+    made, data = update(FROM_SEGMENTATIONS, hard_answers=True), batch(CASES["neither"])
+    with torch.no_grad():
+        made.teacher.module.scale.fill_(-1.0)  # background everywhere, but for it F_S would say foreground
+    completed, answers = made.complete(data["image"], one_hot(data["label"]), data["labelled"], hard=True)
+    assert torch.equal(completed, one_hot(torch.zeros_like(data["image"])))
+    assert torch.equal(answers, completed)
+    parts = step(made, data)
+    assert parts["registration/anatomy"] == 0.0  # nothing to align
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_a_decay_that_is_none(decay):
+    with pytest.raises(ValueError, match="teacher_decay must be at least 0 and below 1"):
+        update(SUPERVISED, teacher_decay=decay)
 
 
 def test_a_segmentation_step_without_any_label():
