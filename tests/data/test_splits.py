@@ -7,7 +7,18 @@ import pytest
 
 from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
-from tools.data.splits import apply_split, make_splits, read_split, report_pairs, report_split, select, write_split
+from tools.data.splits import (
+    apply_split,
+    make_splits,
+    read_domain_splits,
+    read_split,
+    report_pairs,
+    report_split,
+    select,
+    select_domains,
+    write_domain_splits,
+    write_split,
+)
 
 
 @pytest.fixture
@@ -182,3 +193,99 @@ def test_unreadable_split(tmp_path, text, message):
         (tmp_path / "splits.json").write_text(text)
     with pytest.raises(DataError, match=message):
         read_split(tmp_path / "splits.json")
+
+
+def domain_of(dataset, patients, frames=("_frame01", "_frame13"), **fields):
+    """A data set of some frames of each patient; only names and labels count."""
+    names = [f"p{k:02d}{frame}" for k in range(patients) for frame in frames]
+    return dataclasses.replace(dataset, cases=tuple(dataclasses.replace(dataset.cases[0], name=name) for name in names), **fields)
+
+
+@pytest.fixture
+def domains(dataset):
+    return {"few": domain_of(dataset, 8, frames=("",)), "heart": domain_of(dataset, 20)}
+
+
+def patients(case_names):
+    return {name.split("_")[0] for name in case_names}
+
+
+def test_frames_of_a_patient_stay_on_one_side(domains):
+    validated = {"few": [], "heart": []}
+    for fold in range(5):
+        for name, split in select_domains(domains, folds=5, fold=fold, holdout=3).items():
+            lists = [patients(names(cases)) for cases in (split.train, split.validation, split.report)]
+            assert sum(map(len, lists)) == len(set.union(*lists)) == len(patients(names(domains[name].cases)))
+            assert len(lists[2]) == 3
+            validated[name] += lists[1]
+    assert {name: (len(found), len(set(found))) for name, found in validated.items()} == {"few": (5, 5), "heart": (17, 17)}
+
+
+def test_scarce_labels_count_patients_and_rotate(domains):
+    used = {"few": [], "heart": []}
+    for fold in range(5):
+        for name, split in select_domains(domains, folds=5, fold=fold, label_limit="4").items():
+            chosen = patients(split.record["labelled"])
+            assert len(chosen) == 4
+            assert not chosen & patients(names(split.validation))
+            assert len(split.labelled) == 4 * (2 if name == "heart" else 1)
+            used[name] += chosen
+    assert len(set(used["few"])) == 8
+    # 20 places for 20 patients; where one is held out, the next in the circle takes its place
+    assert len(set(used["heart"])) >= 16
+
+
+def test_rotated_label_limits_are_nested(domains):
+    heart = {"heart": domains["heart"]}
+    chosen = [set(select_domains(heart, folds=5, fold=3, label_limit=limit)["heart"].record["labelled"]) for limit in (1, 4, 10)]
+    assert chosen[0] < chosen[1] < chosen[2]
+
+
+def test_rule_of_the_data_set_goes_before_frames_and_the_option_before_both(dataset):
+    heart = domain_of(dataset, 4, group_by=r"p\d")
+    split = select_domains({"heart": heart}, folds=2)["heart"]
+    assert split.record["group_pattern"] == r"p\d"
+    assert split.record["validation_in_training"]  # all of one group
+    assert select_domains({"heart": heart}, folds=2, group_by=r"p\d\d")["heart"].record["folds"] == 2
+
+
+def test_group_by_of_a_description_counts_for_a_single_data_set(dataset):
+    split = select(domain_of(dataset, 6, group_by=r"p\d+"), folds=3)
+    assert len(patients(names(split.validation))) == 2
+    assert len(split.validation) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_limit": 7}, "label_limit is 7, but only 6 training groups"),
+        ({"group_by": "("}, "is not a regular expression"),
+        ({"group_by": "x"}, "does not match the case name p00"),
+    ],
+)
+def test_invalid_domain_options(domains, options, message):
+    with pytest.raises(DataError, match=message):
+        select_domains(domains, folds=5, **options)
+
+
+def test_written_domain_splits_are_read_back(domains, tmp_path):
+    splits = select_domains(domains, folds=5, fold=2, label_limit=4)
+    write_domain_splits(tmp_path / "splits.json", splits)
+    assert select_domains(domains, splits_file=tmp_path / "splits.json", label_limit=1) == splits
+    assert read_domain_splits(tmp_path / "splits.json") == {name: split.record for name, split in splits.items()}
+
+
+def test_written_domain_splits_without_the_domain(domains, tmp_path):
+    write_domain_splits(tmp_path / "splits.json", select_domains(domains))
+    with pytest.raises(DataError, match="no split for the domain 'foot', there are"):
+        select_domains({"foot": domains["few"]}, splits_file=tmp_path / "splits.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"train": []}', '"domains" must map'), ('{"domains": {"a": {"train": [], "validation": []}}}', "domain 'a': \"train\" is empty")],
+)
+def test_unreadable_domain_splits(tmp_path, text, message):
+    (tmp_path / "splits.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_domain_splits(tmp_path / "splits.json")

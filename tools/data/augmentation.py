@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device: one resampling for all geometry, then intensities.
+"""Augmentation of whole batches of volumes or slices on the device: one resampling for all geometry, then intensities.
 
 Every random number comes from a generator that the caller seeds, so that a step's augmentation depends on nothing but
 the seed and the step: a resumed training repeats it exactly.
@@ -17,9 +17,21 @@ from tools.registration.displacement import identity_grid, warp
 __all__ = ["Augmentation", "rotation_matrices"]
 
 
+_LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+def _average(image: torch.Tensor) -> torch.Tensor:
+    """Mean over the 3 x 3 (x 3) neighbourhood of each voxel."""
+    dims = image.ndim - 2
+    pool = F.avg_pool3d if dims == 3 else F.avg_pool2d
+    return pool(F.pad(image, (1,) * 2 * dims, mode="replicate"), 3, stride=1)
+
+
 def rotation_matrices(angles: torch.Tensor) -> torch.Tensor:
-    """Rotations about the three array axes in turn, (B, 3) radians to (B, 3, 3)."""
+    """Rotations about the three array axes in turn, (B, 3) radians to (B, 3, 3), or in the plane, (B, 1) to (B, 2, 2)."""
     cos, sin = angles.cos(), angles.sin()
+    if angles.shape[1] == 1:
+        return torch.stack((cos, -sin, sin, cos), dim=-1).view(-1, 2, 2)
     matrix = torch.eye(3, dtype=angles.dtype, device=angles.device).expand(len(angles), 3, 3)
     for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
         step = torch.eye(3, dtype=angles.dtype, device=angles.device).repeat(len(angles), 1, 1)
@@ -43,7 +55,7 @@ class Augmentation:
         contrast: largest relative change of the intensity range, and a fifth of it as shift.
         bias: standard deviation of the log of a smooth multiplicative field.
         noise: largest standard deviation of additive Gaussian noise.
-        blur: largest weight of a 3x3x3 average mixed into the image (negative values sharpen by as much).
+        blur: largest weight of an average over 3 voxels an axis mixed into the image (negative values sharpen by as much).
         probability: share of the samples that each of gamma, contrast, bias, noise and blur changes.
     """
 
@@ -63,53 +75,57 @@ class Augmentation:
         """Geometry alone, the same for image and label of a sample.
 
         Args:
-            image: (B, 1, D, H, W).
-            label: one-hot or probability map (B, C, D, H, W); warped linearly.
+            image: (B, 1, D, H, W) or (B, 1, H, W).
+            label: one-hot or probability map (B, C, ...) on the same grid; warped linearly.
             generator: source of all random numbers, on the CPU.
 
         Returns:
             image and label of the same shapes.
         """
-        warped = warp(torch.cat((image, label.to(image.dtype)), dim=1), self.displacement(image, generator))
+        moving, ddf = torch.cat((image, label.to(image.dtype)), dim=1), self.displacement(image, generator)
+        if image.ndim == 4:
+            # A slice is a volume of one layer, whose displacement stays in the layer.
+            warped = warp(moving.unsqueeze(2), torch.cat((torch.zeros_like(ddf[:, :1]), ddf), dim=1).unsqueeze(2)).squeeze(2)
+        else:
+            warped = warp(moving, ddf)
         return warped[:, : image.shape[1]], warped[:, image.shape[1] :]
 
     def displacement(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """A random displacement field (B, 3, D, H, W) in voxels of the grid of ``image``."""
-        batch, size = image.shape[0], image.shape[2:]
+        """A random displacement field (B, 3, D, H, W), or (B, 2, H, W) of slices, in voxels of the grid of ``image``."""
+        batch, size, dims = image.shape[0], image.shape[2:], image.ndim - 2
 
         def uniform(*shape: int) -> torch.Tensor:
             return torch.rand(shape, generator=generator) * 2 - 1
 
-        rotation = rotation_matrices(uniform(batch, 3) * math.radians(self.rotation))
-        matrix = rotation * torch.exp(uniform(batch, 1, 3) * math.log1p(self.scaling))
-        shift = (uniform(batch, 3) * self.translation).to(image.device)
-        centre = torch.tensor([(n - 1) / 2 for n in size], device=image.device).view(1, 3, 1, 1, 1)
+        rotation = rotation_matrices(uniform(batch, 3 if dims == 3 else 1) * math.radians(self.rotation))
+        matrix = rotation * torch.exp(uniform(batch, 1, dims) * math.log1p(self.scaling))
+        shift = (uniform(batch, dims) * self.translation).to(image.device)
+        centre = torch.tensor([(n - 1) / 2 for n in size], device=image.device).view(1, dims, *(1,) * dims)
         position = identity_grid(image) - centre
-        linear = (matrix - torch.eye(3)).to(image.device)
-        ddf = torch.einsum("bij,xjdhw->bidhw", linear, position) + shift.view(batch, 3, 1, 1, 1)
+        linear = (matrix - torch.eye(dims)).to(image.device)
+        ddf = torch.einsum("bij,xj...->bi...", linear, position) + shift.view(batch, dims, *(1,) * dims)
         if self.elastic > 0:
             control = [max(4, round(n / self.control_spacing) + 3) for n in size]
-            points = torch.randn(batch, 3, *control, generator=generator).to(image.device) * self.elastic
+            points = torch.randn(batch, dims, *control, generator=generator).to(image.device) * self.elastic
             # a linear upsampling of twice-averaged control points is close to a cubic B-spline and much cheaper
-            smooth = F.interpolate(points, scale_factor=2.0, mode="trilinear", align_corners=True)
-            smooth = F.avg_pool3d(F.pad(smooth, (1,) * 6, mode="replicate"), 3, stride=1)
-            ddf = ddf + F.interpolate(smooth, size=size, mode="trilinear", align_corners=True)
+            smooth = _average(F.interpolate(points, scale_factor=2.0, mode=_LINEAR[dims], align_corners=True))
+            ddf = ddf + F.interpolate(smooth, size=size, mode=_LINEAR[dims], align_corners=True)
         return ddf
 
     def intensities(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Random gamma, contrast, bias field, noise and blur of (B, 1, D, H, W), result in the range of about [0, 1]."""
-        batch = image.shape[0]
+        """Random gamma, contrast, bias field, noise and blur of (B, 1, D, H, W) or (B, 1, H, W), result in the range of about [0, 1]."""
+        batch, dims = image.shape[0], image.ndim - 2
 
         def amount(limit: float) -> torch.Tensor:
             chosen = torch.rand(batch, generator=generator) < self.probability
             value = (torch.rand(batch, generator=generator) * 2 - 1) * limit * chosen
-            return value.to(image.device).view(batch, 1, 1, 1, 1)
+            return value.to(image.device).view(batch, 1, *(1,) * dims)
 
         blur = amount(self.blur)
-        image = image + blur * (F.avg_pool3d(F.pad(image, (1,) * 6, mode="replicate"), 3, stride=1) - image)
+        image = image + blur * (_average(image) - image)
         image = image.clamp(0, None) ** amount(self.gamma).exp()
         image = image * (1 + amount(self.contrast)) + amount(self.contrast / 5)
-        coarse = torch.randn(batch, 1, 4, 4, 4, generator=generator).to(image.device) * amount(self.bias)
-        image = image * F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=True).exp()
+        coarse = torch.randn(batch, 1, *(4,) * dims, generator=generator).to(image.device) * amount(self.bias)
+        image = image * F.interpolate(coarse, size=image.shape[2:], mode=_LINEAR[dims], align_corners=True).exp()
         noise = torch.randn(image.shape, generator=generator).to(image.device)
         return image + noise * amount(self.noise).abs()

@@ -14,7 +14,7 @@ from typing import Any
 
 from tools.data.checks import DataError
 
-__all__ = ["Case", "Dataset", "case_name", "read_dataset", "read_images"]
+__all__ = ["Case", "Dataset", "case_name", "parse_dataset", "read_dataset", "read_description", "read_images"]
 
 _SUFFIXES = (".nii.gz", ".nii")
 
@@ -49,6 +49,8 @@ class Dataset:
         cases: the training list, sorted by name.
         test: the test list, sorted by name.
         slice_axis: array axis (0, 1 or 2) across the slices, where the data set says so.
+        group_by: regular expression whose first match in a case's name is the patient (:func:`tools.data.splits.make_splits`), where
+            the data set says so.
     """
 
     root: Path
@@ -57,6 +59,7 @@ class Dataset:
     cases: tuple[Case, ...]
     test: tuple[Case, ...] = ()
     slice_axis: int | None = None
+    group_by: str | None = None
 
 
 def case_name(path: str | os.PathLike) -> str:
@@ -82,6 +85,15 @@ def read_dataset(directory: str | os.PathLike) -> Dataset:
     Raises:
         DataError: the folder or ``dataset.json`` is missing, unreadable or malformed.
     """
+    return parse_dataset(directory, read_description(directory))
+
+
+def read_description(directory: str | os.PathLike) -> dict[str, Any]:
+    """The content of a folder's ``dataset.json``, not looked into further than :func:`parse_dataset` does.
+
+    Raises:
+        DataError: the folder or ``dataset.json`` is missing, no JSON object, or holds one key twice.
+    """
     root = Path(directory)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
@@ -89,12 +101,22 @@ def read_dataset(directory: str | os.PathLike) -> Dataset:
     if not path.is_file():
         raise DataError(f"{path}: missing; a data set is a folder with dataset.json, imagesTr/ and labelsTr/")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: must hold a JSON object, not {type(content).__name__}")
+    return content
 
+
+def parse_dataset(directory: str | os.PathLike, content: Mapping[str, Any]) -> Dataset:
+    """The data set of a folder, with a description (:func:`read_description`) that may have been changed since.
+
+    Raises:
+        DataError: the description is malformed.
+    """
+    root = Path(directory)
+    path = root / "dataset.json"
     domain = content.get("domain")
     if content.get("training") is None:
         cases = _listed_folder(root, path, domain)
@@ -103,6 +125,9 @@ def read_dataset(directory: str | os.PathLike) -> Dataset:
     slice_axis = content.get("slice_axis")
     if slice_axis not in (None, 0, 1, 2) or isinstance(slice_axis, bool):
         raise DataError(f"{path}: slice_axis must be 0, 1 or 2, not {slice_axis!r}")
+    group_by = content.get("group_by")
+    if not isinstance(group_by, (str, type(None))):
+        raise DataError(f"{path}: group_by must be a regular expression, not {group_by!r}")
     return Dataset(
         root=root,
         name=str(content.get("name") or root.resolve().name),
@@ -110,6 +135,7 @@ def read_dataset(directory: str | os.PathLike) -> Dataset:
         cases=cases,
         test=_entries(root, path, content, "test", domain),
         slice_axis=slice_axis,
+        group_by=group_by,
     )
 
 
@@ -136,6 +162,15 @@ def read_images(directory: str | os.PathLike) -> list[Case]:
     if not cases:
         raise DataError(f"{root}: no image found (*.nii.gz, *.nii)")
     return cases
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        # JSON readers keep the last in silence: of two domains, or two labels, one would vanish.
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return result
 
 
 def _volumes(folder: Path) -> list[Path]:

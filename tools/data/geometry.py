@@ -35,9 +35,9 @@ from monai.transforms import (
 )
 
 from tools.data.checks import read_nifti
-from tools.data.plan import Plan
+from tools.data.plan import LabelValues, Plan
 
-__all__ = ["CentredSpacingd", "GridMapping", "grid_mapping", "load_volume", "preprocessing", "to_plan"]
+__all__ = ["CentredSpacingd", "GridMapping", "grid_mapping", "load_volume", "loading", "preprocessing", "scaling", "to_plan"]
 
 AXIS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))  # of RAS, in which nibabel's affines are
 SPACING_TOLERANCE = 1e-3  # relative; below it a resampling would blur and change nothing else
@@ -63,7 +63,7 @@ class CentredSpacingd(MapTransform, InvertibleTransform):
 
     Args:
         keys: keys of channel-first MetaTensors (C, X, Y, Z).
-        pixdim: spacing of the new grid in mm, per axis.
+        pixdim: spacing of the new grid in mm, per axis; an axis with 0 keeps the spacing it has.
         mode: "bilinear" (trilinear) or "nearest", one for all keys or one a key.
         allow_missing_keys: whether a key may be missing.
     """
@@ -83,12 +83,13 @@ class CentredSpacingd(MapTransform, InvertibleTransform):
             image = result[key]
             affine = np.asarray(image.affine, dtype=np.float64)
             spacing = np.linalg.norm(affine[:3, :3], axis=0)
-            if np.allclose(spacing, self.pixdim, rtol=SPACING_TOLERANCE, atol=0):
+            pixdim = np.where(self.pixdim > 0, self.pixdim, spacing)
+            if np.allclose(spacing, pixdim, rtol=SPACING_TOLERANCE, atol=0):
                 continue
             old = np.array(image.shape[1:])
-            new = np.maximum(np.round(old * spacing / self.pixdim), 1).astype(int)
+            new = np.maximum(np.round(old * spacing / pixdim), 1).astype(int)
             target = affine.copy()
-            target[:3, :3] *= self.pixdim / spacing
+            target[:3, :3] *= pixdim / spacing
             target[:3, 3] += affine[:3, :3] @ ((old - 1) / 2) - target[:3, :3] @ ((new - 1) / 2)
             result[key] = self.resample(image, dst_affine=target, spatial_size=new.tolist(), mode=mode)
         return result
@@ -101,6 +102,21 @@ class CentredSpacingd(MapTransform, InvertibleTransform):
             if applied and applied[-1]["class"] == "SpatialResample":
                 result[key] = self.resample.inverse(result[key])
         return result
+
+
+def loading(keys: Sequence[str]) -> list[Any]:
+    """Transforms from file names to channel-first MetaTensors (1, X, Y, Z); a missing key is passed over."""
+    return [
+        # nibabel's axes are kept, and a trailing axis of length one is dropped.
+        LoadImaged(keys, reader=NibabelReader(squeeze_non_spatial_dims=True), image_only=True, allow_missing_keys=True),
+        EnsureChannelFirstd(keys, channel_dim="no_channel", allow_missing_keys=True),
+    ]
+
+
+def scaling(keys: Sequence[str], intensity: Mapping[str, float]) -> list[Any]:
+    """Transforms that bring a plan's percentiles of each volume to 0 and 1; none without keys."""
+    percentiles = intensity["lower_percentile"], intensity["upper_percentile"]
+    return [ScaleIntensityRangePercentilesd(keys, *percentiles, 0.0, 1.0, clip=True, allow_missing_keys=True)] if keys else []
 
 
 def preprocessing(
@@ -121,19 +137,10 @@ def preprocessing(
     images = [key for key in keys if key not in label_keys]
     modes = ["nearest" if key in label_keys else "bilinear" for key in keys]
     missing = {"allow_missing_keys": True}
-    steps: list[Any] = []
-    if load:
-        # nibabel's axes are kept, and a trailing axis of length one is dropped.
-        steps.append(LoadImaged(keys, reader=NibabelReader(squeeze_non_spatial_dims=True), image_only=True, **missing))
-        steps.append(EnsureChannelFirstd(keys, channel_dim="no_channel", **missing))
+    steps = loading(keys) if load else []
     steps.append(Orientationd(keys, axcodes=plan.orientation, labels=AXIS_LABELS, **missing))
-    if images:
-        # Before any interpolation and padding, which would move the percentiles.
-        steps.append(
-            ScaleIntensityRangePercentilesd(
-                images, plan.intensity["lower_percentile"], plan.intensity["upper_percentile"], 0.0, 1.0, clip=True, **missing
-            )
-        )
+    # Before any interpolation and padding, which would move the percentiles.
+    steps += scaling(images, plan.intensity)
     steps.append(CentredSpacingd(keys, plan.spacing, modes, **missing))
     steps.append(ResizeWithPadOrCropd(keys, plan.size, mode="constant", **missing))
     return Compose(steps)
@@ -235,13 +242,13 @@ def to_plan(volume: np.ndarray | torch.Tensor, affine: np.ndarray, plan: Plan, i
 
 
 def grid_mapping(
-    preprocessed: MetaTensor, plan: Plan, native_shape: Sequence[int] | None = None, native_affine: np.ndarray | None = None
+    preprocessed: MetaTensor, plan: LabelValues, native_shape: Sequence[int] | None = None, native_affine: np.ndarray | None = None
 ) -> GridMapping:
     """The way back of a volume that went through :func:`preprocessing`.
 
     Args:
-        preprocessed: (1, *plan.size), with the meta-data MONAI gave it.
-        plan: the plan it was brought to.
+        preprocessed: (1, *size), with the meta-data MONAI gave it.
+        plan: the plan it was brought to; its label values go into the mapping.
         native_shape: the image as stored; by default what its loader noted.
         native_affine: likewise its affine (4, 4), voxel index to RAS mm.
     """

@@ -24,56 +24,17 @@ from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
 from tools.data.files import write_json
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["LabelValues", "Plan", "grid_along", "make_plan", "nearest_or_raise", "read_header", "rounded_up"]
 
 VERSION = 1
 MULTIPLE = 16  # the networks halve the grid four times
 INTENSITY = {"lower_percentile": 0.5, "upper_percentile": 99.5}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What preprocessing and network construction need to know.
-
-    Attributes:
-        labels: label value in the data set to name, with 0 the background. Channel c of a network stands for the c-th smallest value.
-        orientation: axis codes of the network grid; "RAS" means that the indices grow to the right, to the front and upwards.
-        spacing: voxel size of the network grid in mm, per axis.
-        size: network grid in voxels, multiples of 16; volumes are padded or cropped to it about their centre.
-        intensity: percentiles of a volume that become 0 and 1 (values beyond are clipped).
-        extra: what a bundle adds: domains, numbers of PCA modes, network sizes.
-        version: version of this format.
-
-    Raises:
-        ValueError: a field is out of its range; the message names it.
-    """
+class LabelValues:
+    """What follows from ``labels``, label value to name in rising order: for dataclasses that hold such a field."""
 
     labels: dict[int, str]
-    orientation: str = "RAS"
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    size: tuple[int, int, int] = (64, 64, 64)
-    intensity: dict[str, float] = field(default_factory=lambda: dict(INTENSITY))
-    extra: dict[str, Any] = field(default_factory=dict)
-    version: int = VERSION
-
-    def __post_init__(self) -> None:
-        set_field = object.__setattr__  # the way to fill a frozen dataclass
-        set_field(self, "labels", {int(value): str(name) for value, name in sorted(self.labels.items(), key=lambda item: int(item[0]))})
-        set_field(self, "orientation", str(self.orientation).upper())
-        set_field(self, "spacing", _triple("spacing", self.spacing, float))
-        set_field(self, "size", _triple("size", self.size, int))
-        _nearest_or_raise("intensity key", self.intensity, INTENSITY)
-        set_field(self, "intensity", {**INTENSITY, **{key: float(value) for key, value in self.intensity.items()}})
-        if self.version != VERSION:
-            raise ValueError(f"plan version {self.version} is not supported (this is version {VERSION})")
-        if 0 not in self.labels or len(self.labels) < 2:
-            raise ValueError("labels must hold the background 0 and at least one more value")
-        if sorted("LPI".find(c) if c in "LPI" else "RAS".find(c) for c in self.orientation) != [0, 1, 2]:
-            raise ValueError(f"orientation must name each axis once, such as RAS or LPS, not {self.orientation!r}")
-        if any(n % MULTIPLE for n in self.size):
-            raise ValueError(f"size must hold multiples of {MULTIPLE}, not {self.size}")
-        if not 0 <= self.intensity["lower_percentile"] < self.intensity["upper_percentile"] <= 100:
-            raise ValueError(f"intensity percentiles must satisfy 0 <= lower < upper <= 100, not {self.intensity}")
 
     @cached_property
     def label_values(self) -> tuple[int, ...]:
@@ -103,6 +64,51 @@ class Plan:
         """Smallest integer type that holds every label value: uint8 unless an atlas numbers its regions in thousands."""
         return np.result_type(*(np.min_scalar_type(value) for value in self.label_values))
 
+
+@dataclass(frozen=True)
+class Plan(LabelValues):
+    """What preprocessing and network construction need to know.
+
+    Attributes:
+        labels: label value in the data set to name, with 0 the background. Channel c of a network stands for the c-th smallest value.
+        orientation: axis codes of the network grid; "RAS" means that the indices grow to the right, to the front and upwards.
+        spacing: voxel size of the network grid in mm, per axis.
+        size: network grid in voxels, multiples of 16; volumes are padded or cropped to it about their centre.
+        intensity: percentiles of a volume that become 0 and 1 (values beyond are clipped).
+        extra: what a bundle adds: domains, numbers of PCA modes, network sizes.
+        version: version of this format.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+
+    labels: dict[int, str]
+    orientation: str = "RAS"
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    size: tuple[int, int, int] = (64, 64, 64)
+    intensity: dict[str, float] = field(default_factory=lambda: dict(INTENSITY))
+    extra: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__  # the way to fill a frozen dataclass
+        set_field(self, "labels", {int(value): str(name) for value, name in sorted(self.labels.items(), key=lambda item: int(item[0]))})
+        set_field(self, "orientation", str(self.orientation).upper())
+        set_field(self, "spacing", _triple("spacing", self.spacing, float))
+        set_field(self, "size", _triple("size", self.size, int))
+        nearest_or_raise("intensity key", self.intensity, INTENSITY)
+        set_field(self, "intensity", {**INTENSITY, **{key: float(value) for key, value in self.intensity.items()}})
+        if self.version != VERSION:
+            raise ValueError(f"plan version {self.version} is not supported (this is version {VERSION})")
+        if 0 not in self.labels or len(self.labels) < 2:
+            raise ValueError("labels must hold the background 0 and at least one more value")
+        if sorted("LPI".find(c) if c in "LPI" else "RAS".find(c) for c in self.orientation) != [0, 1, 2]:
+            raise ValueError(f"orientation must name each axis once, such as RAS or LPS, not {self.orientation!r}")
+        if any(n % MULTIPLE for n in self.size):
+            raise ValueError(f"size must hold multiples of {MULTIPLE}, not {self.size}")
+        if not 0 <= self.intensity["lower_percentile"] < self.intensity["upper_percentile"] <= 100:
+            raise ValueError(f"intensity percentiles must satisfy 0 <= lower < upper <= 100, not {self.intensity}")
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the plan as JSON, atomically."""
         write_json(path, asdict(self))
@@ -119,7 +125,7 @@ class Plan:
         if not isinstance(content, dict) or "labels" not in content:
             raise DataError(f'{path}: not a plan (no "labels")')
         try:
-            _nearest_or_raise("plan key", content, [f.name for f in fields(cls)])
+            nearest_or_raise("plan key", content, [f.name for f in fields(cls)])
             return cls(**content)
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: {error}") from error
@@ -142,7 +148,7 @@ def make_plan(dataset: Dataset, max_size: int | Sequence[int] = 192, **overrides
         DataError: an override has an unknown name (the nearest one is named) or a value out of range; no case is there.
     """
     allowed = [f.name for f in fields(Plan) if f.name != "version"] + ["max_size"]
-    _nearest_or_raise("plan override", overrides, allowed)
+    nearest_or_raise("plan override", overrides, allowed)
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
         limit = np.array(_triple("max_size", max_size, int)) // MULTIPLE * MULTIPLE
@@ -157,12 +163,13 @@ def make_plan(dataset: Dataset, max_size: int | Sequence[int] = 192, **overrides
     if not dataset.cases:
         raise DataError(f"{dataset.root / 'dataset.json'}: no training case to make a plan from")
 
-    shapes, spacings = (np.array(part) for part in zip(*(_grid(case, plan.orientation) for case in dataset.cases), strict=True))
+    grids = [grid_along(*read_header(case), plan.orientation) for case in dataset.cases]
+    shapes, spacings = (np.array(part) for part in zip(*grids, strict=True))
     extents = shapes * spacings
     if "spacing" not in given:
         limit = np.array(plan.size) if "size" in given else limit
         spacing = np.maximum(np.median(spacings, axis=0), extents.max(axis=0) / limit if "size" not in given else 0)
-        given["spacing"] = tuple(_rounded_up(value) for value in spacing)
+        given["spacing"] = tuple(rounded_up(value) for value in spacing)
     if "size" not in given:
         voxels = np.round(extents / np.array(_triple("spacing", given["spacing"], float))).max(axis=0)
         # A fortieth of a voxel: what the rounding of spacings may cost is no reason for another 16.
@@ -171,20 +178,29 @@ def make_plan(dataset: Dataset, max_size: int | Sequence[int] = 192, **overrides
     return Plan(**{"labels": dataset.labels, **given})
 
 
-def _grid(case: Case, orientation: str) -> tuple[np.ndarray, np.ndarray]:
-    """Shape in voxels and spacing in mm of an image along the plan's axes, from its header alone."""
+def read_header(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Shape (3,) in voxels and affine (4, 4), voxel index to RAS mm, of a case's image, from its header alone.
+
+    Raises:
+        DataError: the image is missing or no NIfTI.
+    """
     try:
         image = nib.load(case.image)
     except (OSError, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
         raise DataError(f"{case.image}: missing or not readable as NIfTI") from error
-    order = ornt_transform(io_orientation(image.affine), axcodes2ornt(orientation))[:, 0].astype(int)
-    shape, spacing = np.empty(3), np.empty(3)
-    shape[order] = image.shape[:3]
-    spacing[order] = nib.affines.voxel_sizes(image.affine)
-    return shape, spacing
+    return np.array(image.shape[:3]), image.affine
 
 
-def _rounded_up(value: float) -> float:
+def grid_along(shape: np.ndarray, affine: np.ndarray, orientation: str) -> tuple[np.ndarray, np.ndarray]:
+    """Shape (3,) in voxels and spacing (3,) in mm of a grid along the axes of an orientation ("RAS")."""
+    order = ornt_transform(io_orientation(affine), axcodes2ornt(orientation))[:, 0].astype(int)
+    turned, spacing = np.empty(3), np.empty(3)
+    turned[order] = shape
+    spacing[order] = nib.affines.voxel_sizes(affine)
+    return turned, spacing
+
+
+def rounded_up(value: float) -> float:
     """To four digits after the point, or the float32 noise of headers would stand in the plan; never down by more than that noise."""
     return math.ceil(round(value * 1e4, 2)) / 1e4
 
@@ -199,7 +215,12 @@ def _triple(name: str, value: Any, kind: type) -> tuple:
     return result
 
 
-def _nearest_or_raise(what: str, given: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:
+def nearest_or_raise(what: str, given: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:
+    """Refuse keys that are not known, naming the nearest one.
+
+    Raises:
+        DataError: a key is unknown.
+    """
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, list(known), n=1, cutoff=0)

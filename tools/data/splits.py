@@ -6,6 +6,9 @@ moves none of the others; taking the first N of it makes larger choices contain 
 Validation needs labels, so the folds divide the labelled cases; unlabelled cases train in every fold. Where nothing can be held
 out (``fold="all"``, ``folds=1``, or fewer than two labelled cases) the network trains on everything, and validation looks at up to
 eight of the training cases: a sign of life, not a measurement, and recorded as ``"validation_in_training": true``.
+
+Images of one patient stay together: where names are grouped, every number (of folds, of cases held out, of labels used) counts
+groups. With several domains each has a split of its own, by the same rules and seeds; one ``splits.json`` holds them all.
 """
 
 from __future__ import annotations
@@ -23,9 +26,23 @@ from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
 from tools.data.files import write_json
 
-__all__ = ["Split", "apply_split", "make_splits", "read_split", "report_pairs", "report_split", "select", "write_split"]
+__all__ = [
+    "FRAMES",
+    "Split",
+    "apply_split",
+    "make_splits",
+    "read_domain_splits",
+    "read_split",
+    "report_pairs",
+    "report_split",
+    "select",
+    "select_domains",
+    "write_domain_splits",
+    "write_split",
+]
 
 MONITORED = 8  # training cases looked at where no case is held out
+FRAMES = r"^.+?(?=_frame|$)"  # the part of a name before "_frame": the patient of a moving picture
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,7 @@ def make_splits(
         split_seed: seed of the division and of the cases held out.
         holdout: number of cases held out for the report (:func:`report_split`).
         group_pattern: regular expression; names whose first match is the same text (a patient's number) stay on the same side of
-            every division, ``holdout`` then counts groups.
+            every division, ``holdout`` then counts groups. By default the ``group_by`` of ``dataset.json``, if it has one.
 
     Returns:
         ``{"dataset", "split_seed", "folds", "holdout", "group_pattern", "report": [names], "divisions": [{"train": [names],
@@ -106,7 +123,8 @@ def make_splits(
     """
     folds = 1 if folds == "all" else _number("folds", folds, least=1)
     split_seed, holdout = _number("split_seed", split_seed), _number("holdout", holdout, least=0)
-    group = {case.name: _group(case.name, group_pattern) for case in dataset.cases}
+    group_pattern = group_pattern or dataset.group_by
+    group = _groups(dataset, group_pattern)
     kept, report = report_split(set(group.values()), holdout, split_seed) if holdout else (sorted(set(group.values())), [])
     names = [name for name in group if group[name] in set(kept)]
     if not names:
@@ -150,6 +168,7 @@ def select(
     holdout: int | str = 0,
     group_pattern: str | None = None,
     splits_file: str | os.PathLike | None = None,
+    rotate_labels: bool = False,
 ) -> Split:
     """The cases of one run. Numbers may be strings, as they come from a command line.
 
@@ -158,13 +177,15 @@ def select(
         folds: number of folds, or "all".
         fold: which one is validated on, from 0; "all" trains on everything.
         split_seed: seed of the division.
-        label_limit: number of training cases whose labels are used; None, 0 or "all" for every one. A smaller choice is part of
-            every larger one of the same seeds.
+        label_limit: number of training cases (of groups, where there are any) whose labels are used; None, 0 or "all" for every
+            one. A smaller choice is part of every larger one of the same seeds.
         label_seed: seed, beside ``split_seed``, of which cases these are.
         holdout: number of cases held out for the report.
         group_pattern: see :func:`make_splits`.
         splits_file: an existing ``splits.json`` to follow instead; of the other arguments only ``label_limit`` and ``label_seed``
             then still count, and only if the file has no list of labelled cases.
+        rotate_labels: whether ``label_limit`` begins at another case in every fold, so that over the folds different ones are used;
+            otherwise all folds use the same ones as far as they train on them.
 
     Raises:
         DataError: a number is not one or out of range, ``label_limit`` exceeds the labelled training cases, or the file does not
@@ -172,9 +193,7 @@ def select(
     """
     if splits_file:
         record = read_split(splits_file)
-        if "labelled" not in record:
-            record["labelled"] = _limited(dataset, record["train"], record.get("split_seed", split_seed), label_limit, label_seed)
-        return apply_split(dataset, record, splits_file)
+        return _follow(dataset, record, splits_file, split_seed=split_seed, label_limit=label_limit, label_seed=label_seed)
     everything = "all" in (fold, folds) or str(folds) == "1"
     plan = make_splits(dataset, 1 if everything else folds, split_seed, holdout, group_pattern)
     index = 0 if everything else _number("fold", fold, least=0)
@@ -182,15 +201,17 @@ def select(
     if index >= len(divisions) and not divisions[0]["validation_in_training"]:
         raise DataError(f"{dataset.root / 'dataset.json'}: fold {index} does not exist, there are {len(divisions)} (from 0)")
     division = divisions[min(index, len(divisions) - 1)]
-    labelled = _limited(dataset, division["train"], plan["split_seed"], label_limit, label_seed)
+    rotation = index / len(divisions) if rotate_labels else 0.0
+    labelled = _limited(dataset, division["train"], plan["split_seed"], label_limit, label_seed, plan["group_pattern"], rotation)
     if division["validation_in_training"] and labelled:
         # Validating on a label that label_limit hides would let it in by the back door.
         division["validation"] = sorted(_ordered(labelled, plan["split_seed"])[:MONITORED])
     record = {
         **plan,
         "fold": "all" if everything else index,
-        "label_limit": len(labelled) if _limit(label_limit) else "all",
+        "label_limit": _limit(label_limit) or "all",
         "label_seed": _number("label_seed", label_seed),
+        **({"rotate_labels": True} if rotate_labels else {}),
         **division,
         "labelled": labelled,
     }
@@ -236,16 +257,18 @@ def read_split(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         DataError: it is missing, no JSON, or has no lists of names ``train`` and ``validation``.
     """
-    path = Path(path)
-    record = read_json(path)
+    return _checked_record(Path(path), read_json(path))
+
+
+def _checked_record(path: Path, record: Any, of: str = "") -> dict[str, Any]:
     for key in ("train", "validation", "report", "labelled"):
         value = record.get(key) if isinstance(record, dict) else None
         if value is None and key in ("report", "labelled") and isinstance(record, dict):
             continue
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise DataError(f'{path}: "{key}" must be a list of case names')
+            raise DataError(f'{path}: {of}"{key}" must be a list of case names')
     if not record["train"]:
-        raise DataError(f'{path}: "train" is empty')
+        raise DataError(f'{path}: {of}"train" is empty')
     return record
 
 
@@ -254,19 +277,99 @@ def write_split(path: str | os.PathLike, split: Split) -> None:
     write_json(path, split.record)
 
 
+def select_domains(
+    domains: Mapping[str, Dataset], splits_file: str | os.PathLike | None = None, group_by: str | None = None, **options: Any
+) -> dict[str, Split]:
+    """The cases of one run over several domains: every number counts patients, and in each domain for itself.
+
+    Args:
+        domains: name to data set (:func:`tools.data.domains.read_domains`).
+        splits_file: an existing ``splits.json`` to follow instead, see :func:`select`.
+        group_by: regular expression whose first match in a case's name is the patient; by default the ``group_by`` of a domain's
+            ``dataset.json``, or else the part of the name before ``_frame`` (all of it without).
+        **options: ``folds, fold, split_seed, holdout, label_limit, label_seed`` of :func:`select`. Labels rotate: over the folds
+            ``label_limit`` uses different patients.
+
+    Returns:
+        name of the domain to its split.
+
+    Raises:
+        DataError: see :func:`select`; or the file lacks a domain.
+    """
+    if splits_file:
+        records = read_domain_splits(splits_file)
+        missing = [name for name in domains if name not in records]
+        if missing:
+            raise DataError(f"{splits_file}: no split for the domain {missing[0]!r}, there are {sorted(records)}")
+        given = {key: options.get(key) for key in ("split_seed", "label_limit", "label_seed") if key in options}
+        return {name: _follow(dataset, records[name], splits_file, **given) for name, dataset in domains.items()}
+    return {
+        name: select(dataset, group_pattern=group_by or dataset.group_by or FRAMES, rotate_labels=True, **options)
+        for name, dataset in domains.items()
+    }
+
+
+def write_domain_splits(path: str | os.PathLike, splits: Mapping[str, Split]) -> None:
+    """Write the splits of several domains as one ``splits.json``, ``{"domains": {name: record}}``, atomically."""
+    write_json(path, {"domains": {name: split.record for name, split in splits.items()}})
+
+
+def read_domain_splits(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Read the ``splits.json`` of several domains: name of the domain to its record.
+
+    Raises:
+        DataError: it is missing, no JSON, names no domain, or a record has no lists of names ``train`` and ``validation``.
+    """
+    path = Path(path)
+    content = read_json(path)
+    records = content.get("domains") if isinstance(content, dict) else None
+    if not isinstance(records, dict) or not records:
+        raise DataError(f'{path}: "domains" must map each domain to its lists of cases')
+    return {name: _checked_record(path, record, of=f"domain {name!r}: ") for name, record in records.items()}
+
+
+def _follow(
+    dataset: Dataset,
+    record: dict[str, Any],
+    source: str | os.PathLike,
+    split_seed: int | str = 0,
+    label_limit: int | str | None = None,
+    label_seed: int | str = 0,
+) -> Split:
+    if "labelled" not in record:
+        seed, pattern = record.get("split_seed", split_seed), record.get("group_pattern")
+        record = {**record, "labelled": _limited(dataset, record["train"], seed, label_limit, label_seed, pattern)}
+    return apply_split(dataset, record, source)
+
+
 def _with_label(cases: Sequence[Case]) -> list[str]:
     return [case.name for case in cases if case.label is not None]
 
 
-def _limited(dataset: Dataset, train: Iterable[str], split_seed: Any, label_limit: Any, label_seed: Any) -> list[str]:
-    train = set(train)
-    labelled = [case.name for case in dataset.cases if case.name in train and case.label is not None]
+def _limited(
+    dataset: Dataset,
+    train: Iterable[str],
+    split_seed: Any,
+    label_limit: Any,
+    label_seed: Any,
+    group_pattern: str | None = None,
+    rotation: float = 0.0,
+) -> list[str]:
+    """Names of the training cases whose labels are used: groups in their seeded order, from the place ``rotation`` (0 .. 1) on."""
+    train, group = set(train), _groups(dataset, group_pattern)
+    labelled = [case.name for case in dataset.cases if case.label is not None]
+    trained = {group[name] for name in labelled if name in train}
     limit = _limit(label_limit)
     if not limit:
-        return sorted(labelled)
-    if limit > len(labelled):
-        raise DataError(f"{dataset.root / 'dataset.json'}: label_limit is {limit}, but only {len(labelled)} training cases are labelled")
-    return sorted(_ordered(labelled, _number("split_seed", split_seed), "label", _number("label_seed", label_seed))[:limit])
+        return sorted(name for name in labelled if name in train)
+    if limit > len(trained):
+        what = "groups (patients)" if group_pattern else "cases"
+        raise DataError(f"{dataset.root / 'dataset.json'}: label_limit is {limit}, but only {len(trained)} training {what} are labelled")
+    # The circle holds the groups of all folds: every fold sees the same order, and takes of it what it trains on.
+    circle = _ordered({group[name] for name in labelled}, _number("split_seed", split_seed), "label", _number("label_seed", label_seed))
+    begin = int(rotation * len(circle) + 1e-9)
+    chosen = set([name for name in [*circle[begin:], *circle[:begin]] if name in trained][:limit])
+    return sorted(name for name in labelled if name in train and group[name] in chosen)
 
 
 def _limit(label_limit: Any) -> int:
@@ -284,10 +387,15 @@ def _number(name: str, value: Any, least: int | None = None) -> int:
     return int(value)
 
 
-def _group(name: str, pattern: str | None) -> str:
+def _groups(dataset: Dataset, pattern: str | None) -> dict[str, str]:
+    """Case name to the name of its group: the first match of the pattern, or without one the case itself."""
     if not pattern:
-        return name
-    match = re.search(pattern, name)
-    if match is None:
-        raise DataError(f"group_pattern {pattern!r} does not match the case name {name}")
-    return match.group()
+        return {case.name: case.name for case in dataset.cases}
+    try:
+        matches = {case.name: re.search(pattern, case.name) for case in dataset.cases}
+    except re.error as error:
+        raise DataError(f"group_pattern {pattern!r} is not a regular expression ({error})") from error
+    for name, match in matches.items():
+        if match is None:
+            raise DataError(f"group_pattern {pattern!r} does not match the case name {name}")
+    return {name: match.group() for name, match in matches.items()}

@@ -50,7 +50,7 @@ class ConvEncoder(nn.Module):
         ValueError: when fewer than two levels are asked for.
     """
 
-    def __init__(self, in_channels: int = 1, channels: Sequence[int] = (24, 48, 64, 96), blocks: Sequence[int] = (1, 1, 1, 1)) -> None:
+    def __init__(self, in_channels: int = 1, channels: Sequence[int] = (32, 64, 96, 128), blocks: Sequence[int] = (1, 1, 1, 1)) -> None:
         super().__init__()
         if len(channels) < 2 or len(blocks) != len(channels):
             raise ValueError(f"channels and blocks need one entry for each of at least two levels, got {channels} and {blocks}")
@@ -81,7 +81,7 @@ class SwinEncoder(nn.Module):
         window_size: side of the attention window in tokens.
     """
 
-    def __init__(self, in_channels: int = 1, embed_dim: int = 24, levels: int = 4, head_dim: int = 16, window_size: int = 4) -> None:
+    def __init__(self, in_channels: int = 1, embed_dim: int = 32, levels: int = 4, head_dim: int = 16, window_size: int = 4) -> None:
         super().__init__()
         if not 2 <= levels <= 4:
             raise ValueError(f"levels must be 2 to 4, got {levels}")

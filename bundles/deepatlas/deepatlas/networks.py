@@ -30,7 +30,7 @@ def registration_from_plan(plan: Plan, **options: Any) -> RegistrationNetwork:
 
 
 def segmentation_network(
-    num_classes: int, architecture: str = "pyramid", backbone: str = "conv", channels: Sequence[int] = (24, 48, 64, 96)
+    num_classes: int, architecture: str = "pyramid", backbone: str = "conv", channels: Sequence[int] = (32, 64, 96, 128)
 ) -> nn.Module:
     """F_S: (B, 1, D, H, W) to logits (B, num_classes, D, H, W), sides in multiples of 16.
 
@@ -69,7 +69,7 @@ def _features(backbone: str, channels: Sequence[int]) -> FeaturePyramid:
 def registration_network(
     num_classes: int,
     backbone: str = "conv",
-    channels: Sequence[int] = (24, 48, 64, 96),
+    channels: Sequence[int] = (32, 64, 96, 128),
     hidden: Sequence[int] = (24, 48, 48, 48),
     diffeomorphic: bool | str = True,
     affine_passes: int = 0,

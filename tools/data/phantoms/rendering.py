@@ -49,7 +49,7 @@ def render(
     Returns:
         (D, H, W) int16, air at the noise floor and fat near 800.
     """
-    mean = {name: joint.contrast[name] * generator.uniform(0.88, 1.12) + generator.uniform(-0.02, 0.02) for name in TISSUES}
+    mean = {name: joint.contrast[name] * generator.uniform(0.75, 1.25) + generator.uniform(-0.04, 0.04) for name in TISSUES}
     texture = {
         "fat": 0.05 * _noise_field(generator, shape, 1.0) - 0.10 * (np.abs(_noise_field(generator, shape, 2.2)) < 0.16),
         "muscle": 0.035 * _noise_field(generator, shape, (0.7, 0.7, 2.5)) + 0.04 * _noise_field(generator, shape, 4.0),
@@ -89,15 +89,18 @@ def render(
     plate = generator.uniform(0.05, 0.7) * coverage(joint.physes(points) - 0.9)
     centre = points[:, generator.integers(points.shape[1])]
     lesion = generator.uniform(-0.2, 0.2) * np.exp(-((points - centre[:, None]) ** 2).sum(0) / (2 * generator.uniform(6, 12) ** 2))
+    # a thin cortex shows in places only: slices are thick, and fat and water shift against each other
+    visible = smoothstep(_noise_field(generator, shape, 3.0), generator.uniform(-0.4, 0.4), 1.2)
     for distance in distances:
-        paint(coverage(distance), "cortex")
+        paint(coverage(distance) * np.maximum(visible, shaft), "cortex")
         inside = coverage(distance + cortex)
         marrow = generator.uniform(-0.05, 0.05) - red + lesion
         paint(inside, "marrow", marrow)
         paint(inside * plate, "cortex", 0.1)
 
     image = np.maximum(image, 0) ** generator.uniform(0.85, 1.2) * _bias_field(generator, shape)
-    noise = generator.uniform(0.025, 0.045)
+    image = gaussian_filter(image.reshape(shape), generator.uniform(0, 0.9, 3)).ravel()
+    noise = generator.uniform(0.05, 0.1)
     real, imaginary = generator.standard_normal((2, image.size)).astype(np.float32) * noise
     image = np.hypot(image + real, imaginary) * _SIGNAL_SCALE * generator.uniform(0.6, 1.6)
     return np.clip(np.rint(image), 0, np.iinfo(np.int16).max).astype(np.int16).reshape(shape)

@@ -1,0 +1,162 @@
+"""Batches of slices with the same number of every domain, and which crop of which slice each step gets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.data import CacheDataset
+from torch.utils.data import Sampler
+
+from tools.data.checks import DataError
+from tools.data.domain_plan import DomainPlan
+from tools.data.slices import crop
+
+__all__ = ["BalancedSliceSampler", "SliceDataset", "SliceDraw", "collate_slices"]
+
+
+class SliceDraw(NamedTuple):
+    """A crop of a slice: index of the case, index of the slice, and the window, which may reach beyond the slice."""
+
+    case: int
+    slice: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class SliceDataset(CacheDataset):
+    """Volumes in memory, of which crops are taken: ``dataset[SliceDraw(...)]``; with a number, the whole volume.
+
+    Args as of MONAI's ``CacheDataset``: ``data``, dictionaries with "image", "label" and "domain", and ``transform``, a
+    :class:`tools.data.slices.SliceCase`.
+    """
+
+    def __getitem__(self, index: SliceDraw | int) -> Any:
+        """The crop as "image" (1, H, W) float32, "label" (H, W) int64 and "domain", or what the transform made of a case."""
+        if not isinstance(index, SliceDraw):
+            return super().__getitem__(index)
+        case, window = super().__getitem__(index.case), (index.top, index.left, (index.height, index.width))
+        return {
+            "image": crop(case["image"][index.slice], *window)[None].float(),
+            "label": crop(case["label"][index.slice], *window).long(),
+            "domain": case["domain"],
+        }
+
+
+class BalancedSliceSampler(Sampler):
+    """Yields lists of :class:`SliceDraw`, domain after domain; every draw depends on seed and step alone.
+
+    Within a domain every labelled case is as likely as any other, however many slices it has. Of the slices, ``foreground_share`` are
+    drawn among those of the case that show a structure, and their window is placed around a point of it; the others are drawn
+    from all its slices, with the window anywhere.
+
+    Args:
+        dataset: the cases; read through once, for where the structures lie.
+        plan: the plan of all domains, which the dataset's "domain" counts by.
+        slices_per_domain: slices of each domain a batch on this process.
+        epoch_length: batches one pass yields.
+        seed: seed of all draws.
+        domains: names of the domains to draw from; by default all of the plan.
+        foreground_share: share of the slices that surely show a structure.
+        patch_size: rows and columns of the windows; by default the plan's. A slice that is smaller is padded on both sides.
+        rank, world_size: with several processes every one draws the same slices and takes its part of them.
+
+    Raises:
+        DataError: a domain is unknown to the plan or has no labelled case.
+    """
+
+    def __init__(
+        self,
+        dataset: SliceDataset,
+        plan: DomainPlan,
+        slices_per_domain: int = 8,
+        epoch_length: int = 100,
+        seed: int = 0,
+        domains: Collection[str] | None = None,
+        foreground_share: float = 0.7,
+        patch_size: Sequence[int] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.count, self.epoch_length, self.seed = slices_per_domain, epoch_length, seed
+        self.foreground_share, self.patch_size = foreground_share, tuple(patch_size or plan.patch_size)
+        self.rank, self.world_size = rank, world_size
+        self.next_step = 0
+        self.active = sorted({plan.index(name) for name in plan.names if domains is None} | {plan.index(name) for name in domains or ()})
+        self.cases: dict[int, list[int]] = {index: [] for index in self.active}
+        self.shapes: dict[int, tuple[int, ...]] = {}
+        self.boxes: dict[int, dict[int, np.ndarray]] = {}
+        for index in range(len(dataset)):
+            case = dataset[index]
+            if "label" in case and case["domain"] in self.cases:
+                self.cases[case["domain"]].append(index)
+                self.shapes[index] = tuple(case["image"].shape)
+                self.boxes[index] = _boxes(np.asarray(case["label"]))
+        for index in self.active:
+            if not self.cases[index]:
+                raise DataError(f"the domain {plan.names[index]!r} has no labelled training case")
+
+    def __len__(self) -> int:
+        return self.epoch_length
+
+    def __iter__(self) -> Iterator[list[SliceDraw]]:
+        begin = self.next_step
+        self.next_step += self.epoch_length
+        for step in range(begin, begin + self.epoch_length):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> list[SliceDraw]:
+        """The draws of a step: ``slices_per_domain`` of the first domain, then of the second, and so on."""
+        result = []
+        for domain in self.active:
+            # A stream a domain: which others are trained beside it changes nothing for it.
+            random = np.random.default_rng((self.seed, step, domain))
+            draws = [self._draw(domain, random) for _ in range(self.count * self.world_size)]
+            result += draws[self.rank * self.count : (self.rank + 1) * self.count]
+        return result
+
+    def _draw(self, domain: int, random: np.random.Generator) -> SliceDraw:
+        case = int(random.choice(self.cases[domain]))
+        slices, *shape = self.shapes[case]
+        boxes = self.boxes[case]
+        if boxes and random.random() < self.foreground_share:
+            index = int(random.choice(list(boxes)))
+            point = random.integers(*boxes[index])
+        else:
+            index = int(random.integers(slices))
+            point = None
+        corner = [
+            _begin(random, length, size, None if point is None else int(point[axis]))
+            for axis, (length, size) in enumerate(zip(shape, self.patch_size, strict=True))
+        ]
+        return SliceDraw(case, index, *corner, *self.patch_size)
+
+
+def collate_slices(slices: Sequence[Mapping[Hashable, Any]]) -> dict[str, torch.Tensor]:
+    """Batch of crops: "image" (B, 1, H, W) float32, "label" (B, H, W) int64 channel numbers of the domain, "domain" (B,) int64."""
+    return {
+        "image": torch.stack([slice_["image"] for slice_ in slices]),
+        "label": torch.stack([slice_["label"] for slice_ in slices]),
+        "domain": torch.tensor([slice_["domain"] for slice_ in slices]),
+    }
+
+
+def _boxes(label: np.ndarray) -> dict[int, np.ndarray]:
+    """Slice number to the box around its foreground, first and last row and column: (2, 2), the end exclusive."""
+    result = {}
+    for index in np.flatnonzero(label.any(axis=(1, 2))):
+        rows, columns = (np.flatnonzero(label[index].any(axis=axis)) for axis in (1, 0))
+        result[int(index)] = np.array([[rows[0], columns[0]], [rows[-1] + 1, columns[-1] + 1]])
+    return result
+
+
+def _begin(random: np.random.Generator, length: int, size: int, point: int | None) -> int:
+    """First row (or column) of a window of ``size`` in ``length``, one that holds ``point`` where there is one."""
+    if length <= size:
+        return (length - size) // 2
+    low, high = (0, length - size) if point is None else (max(0, point - size + 1), min(point, length - size))
+    return int(random.integers(low, high + 1))

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from multidomain_segmentation.sampling import BalancedSliceSampler, SliceDataset, SliceDraw, collate_slices
+from tools.data.checks import DataError
+from tools.data.domain_plan import DomainPlan, SlicePlan
+
+PLAN = DomainPlan(
+    domains={name: SlicePlan(labels={0: "background", 1: "bone"}) for name in ("ankle", "knee", "shoulder")}, patch_size=(32, 16)
+)
+
+
+def volume(domain: int, slices: int = 10, shown: int = 2, size=(40, 48), labelled: bool = True) -> dict:
+    """A volume with foreground in the first ``shown`` slices, rows 30 .. 35 and columns 4 .. 6; the image numbers its pixels."""
+    label = torch.zeros(slices, *size, dtype=torch.uint8)
+    label[:shown, 30:36, 4:7] = 1
+    image = torch.arange(label.numel()).reshape(label.shape).half() / label.numel()
+    return {"image": image, "domain": domain, "name": ""} | ({"label": label} if labelled else {})
+
+
+@pytest.fixture
+def dataset():
+    cases = [volume(0), volume(0, slices=30), volume(1), volume(1, shown=0), volume(1, labelled=False), volume(2, size=(20, 12))]
+    return SliceDataset(cases, transform=lambda case: case, num_workers=0, progress=False)
+
+
+def sampler(dataset, **options) -> BalancedSliceSampler:
+    return BalancedSliceSampler(dataset, PLAN, **{"slices_per_domain": 4, **options})
+
+
+def draws(made: BalancedSliceSampler, steps: int) -> list[SliceDraw]:
+    return [draw for step in range(steps) for draw in made.batch(step)]
+
+
+def test_each_batch_has_the_same_number_of_every_domain(dataset):
+    for step in range(20):
+        batch = collate_slices([dataset[draw] for draw in sampler(dataset).batch(step)])
+        assert batch["domain"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_labelled_cases_are_drawn_alike_however_many_slices_they_have(dataset):
+    drawn = [draw.case for draw in draws(sampler(dataset), 250)]
+    assert set(drawn) == {0, 1, 2, 3, 5}
+    assert 420 < drawn.count(0) < 580  # 500 expected, 16 a standard deviation
+    assert drawn.count(5) == 1000
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(1.0, 1.0, 1.0), (0.7, 0.7, 0.82), (0.0, 0.14, 0.26)])
+def test_share_of_slices_that_show_a_structure(dataset, share, low, high):
+    # of the case with 10 slices, 2 with foreground: share + (1 - share) / 5
+    drawn = [draw.slice < 2 for draw in draws(sampler(dataset, foreground_share=share, domains=["ankle"]), 500) if draw.case == 0]
+    assert low <= sum(drawn) / len(drawn) <= high
+
+
+def test_windows_of_foreground_slices_hold_foreground_and_stay_inside(dataset):
+    made = sampler(dataset, foreground_share=1.0)
+    for draw in draws(made, 100):
+        if draw.case in (0, 1, 2):
+            assert dataset[draw]["label"].any()
+            assert 0 <= draw.top <= 40 - 32
+            assert 0 <= draw.left <= 48 - 16
+    assert len({draw.left for draw in draws(made, 100) if draw.case == 0}) > 3
+
+
+def test_small_slices_are_padded_on_both_sides(dataset):
+    draw = next(draw for draw in sampler(dataset, domains=["shoulder"]).batch(0))
+    assert (draw.top, draw.left) == (-6, -2)
+    crop = dataset[draw]
+    assert crop["image"].shape == (1, 32, 16)
+    assert crop["label"].shape == (32, 16)
+    torch.testing.assert_close(crop["image"][0, 6:26, 2:14], dataset[5]["image"][draw.slice].float())
+    assert not crop["image"][0, :6].any()
+    assert not crop["image"][0, :, 14:].any()
+
+
+def test_draws_depend_on_seed_and_step_alone(dataset):
+    first, second, other = (sampler(dataset, seed=seed) for seed in (5, 5, 6))
+    assert second.batch(7) == first.batch(7)
+    assert [first.batch(k) for k in range(20)] == [second.batch(k) for k in range(20)]
+    assert [first.batch(k) for k in range(20)] != [other.batch(k) for k in range(20)]
+
+
+def test_a_domain_is_drawn_alike_alone_and_beside_others(dataset):
+    together, alone = sampler(dataset), sampler(dataset, domains=["knee"])
+    assert all(together.batch(k)[4:8] == alone.batch(k) for k in range(10))
+
+
+def test_a_pass_goes_on_where_the_last_ended(dataset):
+    made = sampler(dataset, epoch_length=3)
+    assert len(made) == 3
+    assert list(made) + list(made) == [made.batch(k) for k in range(6)]
+    made.next_step = 30
+    assert list(made) == [made.batch(k) for k in (30, 31, 32)]
+
+
+def test_two_processes_take_the_halves_of_the_large_batch(dataset):
+    whole, parts = sampler(dataset), [sampler(dataset, slices_per_domain=2, rank=rank, world_size=2) for rank in (0, 1)]
+    for step in range(10):
+        first, second = (part.batch(step) for part in parts)
+        assert whole.batch(step) == [draw for k in (0, 2, 4) for draw in first[k : k + 2] + second[k : k + 2]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_loader(dataset, workers):
+    made = sampler(dataset, epoch_length=2)
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=made, collate_fn=collate_slices, num_workers=workers)
+    batch = next(iter(loader))
+    assert {key: (tuple(value.shape), value.dtype) for key, value in batch.items()} == {
+        "image": ((12, 1, 32, 16), torch.float32),
+        "label": ((12, 32, 16), torch.int64),
+        "domain": ((12,), torch.int64),
+    }
+
+
+def test_domain_without_a_labelled_case():
+    cases = SliceDataset([volume(0), volume(1, labelled=False), volume(2)], lambda case: case, num_workers=0, progress=False)
+    with pytest.raises(DataError, match="the domain 'knee' has no labelled training case"):
+        sampler(cases)
+    assert len(sampler(cases, domains=["shoulder", "ankle"]).batch(0)) == 8
+
+
+def test_unknown_domain(dataset):
+    with pytest.raises(DataError, match="unknown domain 'kneee', the nearest is 'knee'"):
+        sampler(dataset, domains=["kneee"])
