@@ -92,6 +92,16 @@ def test_resume(tiny_dataset, tmp_path):
     make(tiny_dataset, tmp_path / "out", extra={"channels": [4, 8]}, resume="true").check()
 
 
+def test_resume_clears_away_what_a_kill_left_half_written(tiny_dataset, tmp_path):
+    begun(tmp_path / "out")
+    half = tmp_path / "out" / ".writing-abc-model.pt"
+    half.write_text("half")
+    make(tiny_dataset, tmp_path / "out").save()
+    assert half.exists()
+    make(tiny_dataset, tmp_path / "out", resume=True).save()
+    assert not half.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "file"),
     [({"extra": {"channels": [8]}}, "plan.json"), ({"plan": {"size": 64}}, "plan.json"), ({"split": {"fold": 1}}, "splits.json")],

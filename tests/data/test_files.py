@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tools.data.files import atomic_path, write_csv, write_json, write_nifti
+from tools.data.files import atomic_path, remove_leftovers, write_csv, write_json, write_nifti
 
 
 def test_atomic_path_keeps_suffixes_and_moves(tmp_path):
@@ -50,6 +50,14 @@ def test_write_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"n": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_a_killed_process(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".writing-abc-model.pt", "checkpoints/.writing-x-last.pt", "model.pt", "checkpoints/last.pt"):
+        (tmp_path / name).write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*.pt")) == ["last.pt", "model.pt"]
 
 
 def test_write_csv_union_of_columns(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, Dataset, read_dataset
+from tools.data.files import remove_leftovers
 from tools.data.plan import Plan, make_plan
 from tools.data.splits import Split, read_split, select, write_split
 
@@ -108,16 +109,22 @@ class RunData:
             return
         if not self._resume:
             raise DataError(f"{checkpoint}: a run lies here already; --resume true continues it, or choose another --output_dir")
-        for name, same in (
-            ("plan.json", lambda path: Plan.load(path) == self.plan),
-            ("splits.json", lambda path: read_split(path) == self.split.record),
-        ):
+        for name, same in self._comparisons().items():
             path = self.output_dir / name
             if path.is_file() and not same(path):
                 raise DataError(f"{path}: the run to resume had other data or settings than this one")
 
+    def _comparisons(self) -> dict[str, Callable[[Path], bool]]:
+        """File in the output folder to whether it is what this run would write."""
+        return {
+            "plan.json": lambda path: Plan.load(path) == self.plan,
+            "splits.json": lambda path: read_split(path) == self.split.record,
+        }
+
     def save(self) -> None:
-        """Write ``plan.json`` and ``splits.json`` into the output folder."""
+        """Write ``plan.json`` and ``splits.json`` into the output folder, which loses what a killed run had half written."""
+        if self._resume:
+            remove_leftovers(self.output_dir)
         self.plan.save(self.output_dir / "plan.json")
         if self.dataset is not None:
             write_split(self.output_dir / "splits.json", self.split)

@@ -15,6 +15,8 @@ import nibabel as nib
 import numpy as np
 from monai.data import NibabelWriter
 
+_WRITING = ".writing-"  # begins the name of a file that is not complete yet
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -34,7 +36,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_WRITING, suffix="-" + path.name, dir=path.parent)
     os.close(handle)
     # Some writers (itk among them) refuse or append to an existing file: hand over a free name.
     os.unlink(name)
@@ -46,6 +48,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Delete, at any depth of a folder, the temporary files that a killed process left of :func:`atomic_path`."""
+    for path in Path(folder).rglob(f"{_WRITING}*"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
