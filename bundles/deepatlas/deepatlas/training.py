@@ -98,7 +98,8 @@ class DeepAtlasUpdate:
             self.share_features()
         for group, rate in zip(self.optimizers[name].param_groups, self.base_rates[name], strict=True):
             group["lr"] = rate * self.schedule.learning_rate(progress)
-        images, augmented, labels, labelled = self.prepare(batch, engine.state.device, number, intensities=name == "segmentation")
+        answers = self.stands_in(stage, name)
+        images, augmented, labels, labelled = self.prepare(batch, engine.state.device, number, name == "segmentation", answers)
         for network_name, network in self.networks.items():
             network.train(network_name == name)
         step = self.registration_step if name == "registration" else self.segmentation_step
@@ -136,11 +137,26 @@ class DeepAtlasUpdate:
         """Context of mixed precision, or none."""
         return autocast(self.dtype, device)
 
-    def prepare(self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int, intensities: bool) -> tuple[torch.Tensor, ...]:
-        """Images, images with changed intensities (2N, 1, D, H, W), one-hot labels (2N, C, D, H, W), labelled (2N,) bool."""
+    def prepare(
+        self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int, intensities: bool, answers: str | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Images, images with changed intensities (2N, 1, D, H, W), labels (2N, C, D, H, W), labelled (2N,) bool.
+
+        Args:
+            batch: as :func:`deepatlas.sampling.collate_pairs` makes it.
+            device: where to compute.
+            step: number of the step, which with the seed decides the augmentation.
+            intensities: whether the second result differs from the first.
+            answers: "soft" or "hard": the teacher's answers stand in for missing labels, as probabilities or as most probable
+                classes. It is shown the images as they are, and its answers are deformed with them: it knows those images best, and
+                the network learns to answer alike whatever the pose. None: missing labels stay empty.
+        """
         image = torch.as_tensor(batch["image"]).to(device).float()
         label = torch.as_tensor(batch["label"]).to(device)
+        labelled = batch["labelled"].to(device)
         one_hot = torch.cat([label == c for c in range(self.num_classes)], dim=1).float()
+        if answers and not labelled.all():
+            one_hot[~labelled] = self.answer(image[~labelled], hard=answers == "hard")
         augmented = image
         if self.augmentation is not None:
             pairs = len(image) // 2
@@ -153,17 +169,30 @@ class DeepAtlasUpdate:
                 if intensities:
                     augmented = image.clone() if augmented is image else augmented
                     augmented[rows] = self.augmentation.intensities(image[rows], generator)
-        return image, augmented, one_hot, batch["labelled"].to(device)
+        return image, augmented, one_hot, labelled
+
+    def stands_in(self, stage: Stage, name: str) -> str | None:
+        """What stands in for a missing label when the network of this name learns: "soft" or "hard" answers, or nothing."""
+        source = stage.registration_from if name == "registration" else stage.segmentation_from
+        if source != "segmentations":
+            return None
+        return "hard" if name == "registration" and self.hard_answers else "soft"
+
+    @torch.no_grad()
+    def answer(self, images: torch.Tensor, hard: bool = False) -> torch.Tensor:
+        """The teacher's probabilities (N, C, D, H, W) for images (N, 1, D, H, W); where ``hard`` one for the most probable class."""
+        with self.autocast(images.device):
+            answers = self.teacher(images).float().softmax(1)
+        return F.one_hot(answers.argmax(1), self.num_classes).movedim(-1, 1).to(answers) if hard else answers
 
     def registration_step(
         self, stage: Stage, images: torch.Tensor, augmented: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor
     ) -> Any:
-        """Loss of F_R; a missing label is replaced by the teacher's answer."""
+        """Loss of F_R."""
         fixed, moving = images.chunk(2)
         output = self.networks["registration"](fixed, moving)
         if stage.registration_from == "images":
             return self.registration_loss(output, fixed, moving)
-        labels, _ = self.complete(images, labels, labelled, self.hard_answers)
         fixed_segmentation, moving_segmentation = labels.chunk(2)
         return self.registration_loss(output, fixed, moving, fixed_segmentation, moving_segmentation)
 
@@ -177,10 +206,8 @@ class DeepAtlasUpdate:
         """
         if stage.segmentation_from == "labels":
             return self.segmentation_loss(self.networks["segmentation"](augmented).float(), labels)
-        answers = None
-        if stage.segmentation_from == "segmentations":
-            labels, answers = self.complete(images, labels, labelled)
-        elif not labelled.any():
+        answered = stage.segmentation_from == "segmentations" and not labelled.all()
+        if not labelled.any() and not answered:
             raise ValueError("a segmentation step needs a labelled case")
         fixed_labelled, moving_labelled = labelled.chunk(2)
         # Both labelled: nothing for F_S in L_a. Neither: only where an answer is carried (else the sampler draws no such pair).
@@ -204,28 +231,14 @@ class DeepAtlasUpdate:
             known = to_fixed.view(-1, 1, 1, 1, 1)
             compared["prediction"] = torch.where(known, predicted_fixed, warp(predicted_moving, ddf))
             compared["target"] = torch.where(known, carried, labels.chunk(2)[0][carrying])
-        if answers is not None:
-            compared |= {"unlabelled": logits[~labelled], "answers": answers}
+        if answered:
+            compared |= {"unlabelled": logits[~labelled], "answers": labels[~labelled]}
         parts = self.segmentation_loss(**compared)
         # Processes hold unlike numbers of labelled images: weighted so that the mean of their losses is that of one large batch.
         counts = torch.stack((labelled.sum(), carrying.sum(), (~labelled).sum())).float()
         shares = counts / self.total(counts, mean=True).clamp_min(1e-6)
         weighted = [part * share for part, share in zip(parts[1:], shares, strict=True)]
         return type(parts)(sum(weighted), *weighted)
-
-    @torch.no_grad()
-    def complete(
-        self, images: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor, hard: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Labels (N, C, D, H, W) with the teacher's answers where ``labelled`` (N,) says there is none, and those answers alone."""
-        if labelled.all():
-            return labels, None
-        answers = self.teacher(images[~labelled]).float().softmax(1)
-        if hard:
-            answers = F.one_hot(answers.argmax(1), self.num_classes).movedim(-1, 1).to(answers)
-        labels = labels.clone()
-        labels[~labelled] = answers
-        return labels, answers
 
     @torch.no_grad()
     def frozen_ddf(self, images: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:

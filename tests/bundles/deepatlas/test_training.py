@@ -199,11 +199,22 @@ def test_the_registration_takes_the_teachers_most_probable_classes():
     made, data = update(FROM_SEGMENTATIONS, hard_answers=True), batch(CASES["neither"])
     with torch.no_grad():
         made.teacher.module.scale.fill_(-1.0)  # background everywhere, but for it F_S would say foreground
-    completed, answers = made.complete(data["image"], one_hot(data["label"]), data["labelled"], hard=True)
-    assert torch.equal(completed, one_hot(torch.zeros_like(data["image"])))
-    assert torch.equal(answers, completed)
+    assert torch.equal(made.answer(data["image"], hard=True), one_hot(torch.zeros_like(data["image"])))
     parts = step(made, data)
     assert parts["registration/anatomy"] == 0.0  # nothing to align
+
+
+def test_answers_are_deformed_with_their_images():
+    made, data = update(ANSWERED, Augmentation(rotation=0, scaling=0, translation=2.0, elastic=0, probability=0)), batch(CASES["fixed"])
+    data["label"][:] = 0
+    images, _, labels, _ = made.prepare({k: v.clone() for k, v in data.items()}, torch.device("cpu"), 0, False, "soft")
+    answer = made.answer(data["image"])
+    _, expected = made.augmentation.deform(data["image"], answer, torch.Generator())  # another shift
+    assert not torch.allclose(images, data["image"], atol=1e-3)
+    assert not torch.allclose(labels[1:], answer[1:], atol=1e-3)
+    # A shift commutes with an answer voxel by voxel, up to interpolation of a curved function.
+    assert (labels[1:] - made.answer(images)[1:]).abs().max() < 0.05
+    assert not torch.allclose(labels[1:], expected[1:], atol=1e-3)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
