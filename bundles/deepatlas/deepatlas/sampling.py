@@ -91,7 +91,7 @@ class PairSampler(Sampler):
             first, second = random.choice(self.labelled, 2, replace=len(self.labelled) < 2)
             return int(first), int(second)
         source = stage.registration_from if network == "registration" else stage.segmentation_from
-        with_label = source == "registration" or (source == "segmentations" and random.random() < self.labelled_pairs)
+        with_label = source == "registration" or (source in ("segmentations", "answers") and random.random() < self.labelled_pairs)
         first = int(random.choice(self.labelled)) if with_label and self.labelled else int(random.integers(self.cases))
         second = int(random.integers(self.cases - 1))
         second += second >= first

@@ -6,16 +6,17 @@ run, so that whoever sets ``max_epochs`` (MONAI Label, a federated client) still
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from tools.bundle.learning_rate import warmup_cosine
+
 __all__ = ["Schedule", "Stage", "Step"]
 
 REGISTRATION_SOURCES = ("images", "labels", "segmentations")
-SEGMENTATION_SOURCES = ("labels", "registration", "segmentations")
+SEGMENTATION_SOURCES = ("labels", "registration", "segmentations", "answers")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Stage:
         segmentation: segmentation steps in one turn, taken first.
         registration_from: "images" (unsupervised), "labels" (pairs of labelled cases), or "segmentations" (all pairs, a
             missing label replaced by the segmentation network's answer).
-        segmentation_from: "labels" (supervised only), "registration" (labels carried over by the registration as well), or
-            "segmentations" (all pairs: the segmentation network's own answers are carried over where a label is missing).
+        segmentation_from: "labels" (supervised only), "registration" (labels carried over by the registration as well), "segmentations"
+            (all pairs: the segmentation network's own answers are carried over where a label is missing), or "answers" (its own
+            answers to unlabelled images, with nothing carried over).
         warp_labelled: whether a labelled case that is registered to an unlabelled one is learnt in the shape of that one.
         share_features: whether the registration network starts the stage with a copy of the segmentation network's features.
 
@@ -123,7 +125,4 @@ class Schedule:
 
     def learning_rate(self, progress: float) -> float:
         """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps."""
-        if progress < self.warmup:
-            return max(progress / self.warmup, 0.02)
-        cosine = 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
-        return self.final + (1 - self.final) * cosine
+        return warmup_cosine(progress, self.warmup, self.final)

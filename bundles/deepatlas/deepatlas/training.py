@@ -174,7 +174,7 @@ class DeepAtlasUpdate:
     def stands_in(self, stage: Stage, name: str) -> str | None:
         """What stands in for a missing label when the network of this name learns: "soft" or "hard" answers, or nothing."""
         source = stage.registration_from if name == "registration" else stage.segmentation_from
-        if source != "segmentations":
+        if source not in ("segmentations", "answers"):
             return None
         return "hard" if name == "registration" and self.hard_answers else "soft"
 
@@ -206,12 +206,12 @@ class DeepAtlasUpdate:
         """
         if stage.segmentation_from == "labels":
             return self.segmentation_loss(self.networks["segmentation"](augmented).float(), labels)
-        answered = stage.segmentation_from == "segmentations" and not labelled.all()
+        answered = self.stands_in(stage, "segmentation") is not None and not labelled.all()
         if not labelled.any() and not answered:
             raise ValueError("a segmentation step needs a labelled case")
         fixed_labelled, moving_labelled = labelled.chunk(2)
         # Both labelled: nothing for F_S in L_a. Neither: only where an answer is carried (else the sampler draws no such pair).
-        carrying = ~(fixed_labelled & moving_labelled)
+        carrying = ~(fixed_labelled & moving_labelled) if stage.segmentation_from != "answers" else torch.zeros_like(fixed_labelled)
         to_fixed = ~fixed_labelled[carrying]
         if carrying.any():
             ddf = self.frozen_ddf(images, carrying)

@@ -183,6 +183,19 @@ def test_answers_of_the_teacher_are_carried_where_a_label_is_missing(case):
     assert parts["loss"] == pytest.approx(float(supervised + anatomy + consistency), abs=1e-5)
 
 
+@pytest.mark.parametrize("case", ["fixed", "neither"])
+def test_answers_without_the_registration(case):
+    made, data = update({**ANSWERED, "segmentation_from": "answers"}), batch(CASES[case])
+    parts = step(made, data)
+    logits = Segmentation()(data["image"]).detach()
+    others = [i for i in (0, 1) if not CASES[case][i]]
+    expected = -(logits[others].softmax(1) * logits[others].log_softmax(1)).sum(1).mean()
+    assert parts["segmentation/consistency"] == pytest.approx(float(expected), abs=1e-5)
+    assert parts["segmentation/anatomy"] == 0.0
+    assert (parts["segmentation/supervised"] > 0) == (case == "fixed")
+    assert made.networks["registration"].seen == []
+
+
 @pytest.mark.parametrize(("decay", "share"), [(0.0, 0.0), (0.75, 0.75)])
 def test_the_teacher_is_a_running_average_of_the_segmentation(decay, share):
     made = update(SUPERVISED, teacher_decay=decay)
