@@ -23,6 +23,7 @@ __all__ = ["main"]
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": ("tools.commands.data", "COMMANDS", "make phantoms, or download the hippocampus set"),
     "apply-field": ("tools.commands.apply_field", "apply_field", "carry images, labels, points and meshes by a displacement field"),
+    "correspondences": ("tools.commands.correspondences", "correspondences", "put corresponding points on shapes, and model them"),
     "benchmark": ("tools.commands.benchmark", "benchmark", "measure speed beside other packages"),
     "experiment": ("tools.commands.experiment", "experiment", "reproduce the tables of a bundle's documentation"),
     "demo": ("tools.commands.demo", "demo", "train on a small data set, run inference and draw the results"),
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print("usage: python -m tools COMMAND [ARGUMENTS]   (python -m tools COMMAND --help says more)\n")
         for name, (_, _, purpose) in COMMANDS.items():
-            print(f"  {name:<12} {purpose}")
+            print(f"  {name:<15} {purpose}")
         return 0
     command, *rest = arguments
     try:

@@ -5,8 +5,11 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import SaveImage
 
-from tools.data.files import atomic_path, remove_leftovers, write_csv, write_json, write_nifti
+from tools.data.files import AtomicNibabelWriter, atomic_path, remove_leftovers, write_csv, write_json, write_nifti
 
 
 def test_atomic_path_keeps_suffixes_and_moves(tmp_path):
@@ -85,3 +88,22 @@ def test_write_nifti_types_and_affine(tmp_path, given, stored):
 def test_write_nifti_other_suffix(tmp_path):
     with pytest.raises(ValueError, match=r"nii\.gz"):
         write_nifti(tmp_path / "x.mha", np.zeros((2, 2, 2)), np.eye(4))
+
+
+def test_saved_images_keep_a_grid_of_permuted_axes(tmp_path):
+    """The upper left part of this affine, which MONAI's own writer inverts, is singular."""
+    affine = np.array([[0.0, -4, 0, 28], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    image = MetaTensor(torch.arange(24.0).reshape(1, 2, 3, 4), meta={"affine": torch.from_numpy(affine), "filename_or_obj": "case.nii.gz"})
+    save = SaveImage(
+        tmp_path,
+        output_postfix="seg",
+        separate_folder=False,
+        resample=False,
+        writer=AtomicNibabelWriter,
+        output_dtype=np.uint8,
+        print_log=False,
+    )
+    save(image)
+    written = nib.load(tmp_path / "case_seg.nii.gz")
+    np.testing.assert_allclose(written.affine, affine)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), np.arange(24).reshape(2, 3, 4))

@@ -128,6 +128,16 @@ def write_nifti(path: str | os.PathLike, array: Any, affine: Any, dtype: Any = N
 class AtomicNibabelWriter(NibabelWriter):
     """MONAI's NIfTI writer (for ``SaveImaged``), through :func:`atomic_path`."""
 
+    @classmethod
+    def resample_if_needed(cls, data_array: Any, affine: Any = None, target_affine: Any = None, **options: Any) -> tuple[Any, Any]:
+        """As MONAI's writer does; without a target, nothing is resampled.
+
+        There MONAI 1.6.1 takes the volume for a 2-D one and inverts that part of its affine, which is singular where axes are permuted.
+        """
+        if target_affine is None:
+            return data_array, affine
+        return super().resample_if_needed(data_array, affine, target_affine, **options)
+
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write the image, as MONAI's writer does, but whole or not at all."""
         with atomic_path(filename) as temporary:

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import csv
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tools.__main__ import main
+from tools.commands import correspondences as command
+from tools.data.checks import DataError
+from tools.data.decathlon import read_dataset
+from tools.shape.distance import point_distances
+from tools.shape.particles import read_particle_set, read_particles
+from tools.shape.pdm import PointDistributionModel
+from tools.shape.surfaces import read_label_surface, read_surface, write_surface
+
+
+@pytest.fixture(autouse=True)
+def few_controls(monkeypatch):
+    monkeypatch.setattr(command, "correspond", functools.partial(command.correspond, controls=64, refinements=1))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_data_set_gets_points_and_a_model(tiny_dataset, tmp_path, capsys):
+    splits = tmp_path / "splits.json"
+    names = [f"case_{k:02d}" for k in range(6)]
+    splits.write_text(json.dumps({"train": names[:4], "validation": [], "report": names[4:]}))
+    to = tiny_dataset / "particles"
+    assert main(["correspondences", "--dataset_dir", str(tiny_dataset), "--to", str(to), "--points=32", f"--splits_file={splits}"]) == 0
+    captured = capsys.readouterr()
+    assert "fitted      6/6 case_05" in captured.err
+    assert captured.out.strip() == str(to)
+    for case in read_dataset(tiny_dataset).cases:
+        points = read_particles(case.particles, 32)
+        assert point_distances(points, read_label_surface(case.label)).max() < 0.01
+    model = PointDistributionModel.load(to / "model" / "pdm.npz")
+    assert model.cases == 4
+    assert read_particles(to / "model" / "template.particles", 32).shape == (32, 3)
+    assert len(read_surface(to / "model" / "template.vtk").vertices) > 100
+    cases = rows_of(to / "model" / "cases.csv")
+    assert [row["training"] for row in cases] == ["True"] * 4 + ["False"] * 2
+    assert [row["model_surface_mm"] != "" for row in cases] == [False] * 4 + [True] * 2
+    assert max(float(row["points_surface_mm"]) for row in cases) < 0.3
+    for table in ("compactness", "generalisation", "specificity"):
+        assert rows_of(to / "model" / f"{table}.csv")[0]["modes"] == "1"
+    for picture in ("modes.png", "statistics.png"):
+        assert (to / "model" / picture).stat().st_size > 10_000
+    assert json.loads((to / "model" / "summary.json").read_text())["training_shapes"] == 4
+
+
+def test_left_sides_are_mirrored_for_the_model_only(tiny_dataset, tmp_path):
+    for k in range(3):
+        surface = read_label_surface(tiny_dataset / "labelsTr" / f"case_{k:02d}.nii.gz")
+        write_surface(tmp_path / "meshes" / f"bone_{k}_{'Left' if k == 1 else 'Right'}.ply", surface)
+    command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16, mirror="_Left$", turn=False)
+    assert [row["mirrored"] for row in rows_of(tmp_path / "out" / "model" / "cases.csv")] == ["False", "True", "False"]
+    names = ["bone_0_Right", "bone_1_Left", "bone_2_Right"]
+    points = read_particle_set([tmp_path / "out" / f"{name}.particles" for name in names], 16)
+    for name, own in zip(names, points):
+        assert point_distances(own, read_surface(tmp_path / "meshes" / f"{name}.ply")).max() < 0.01
+    # in the world, the mirrored bone's points run the other way round in x
+    centred = points - points.mean(1, keepdims=True)
+    assert np.corrcoef(centred[0, :, 0], centred[1, :, 0])[0, 1] < -0.5 < 0.5 < np.corrcoef(centred[0, :, 0], centred[2, :, 0])[0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points": 3}, "--points must be"),
+        ({"meshes": "."}, "either --dataset_dir or --meshes"),
+        ({"label": "two"}, "--label must be"),
+        ({"label": "7"}, "case_00.nii.gz: no voxel of label 7"),
+        ({"mirror": "("}, "not a regular expression"),
+        ({"mirror": "_L"}, "found in no case's name"),
+        ({"splits_file": "missing.json"}, "missing.json: missing"),
+        ({"points": 5000}, "too few for 5000 points"),
+    ],
+)
+def test_unusable_requests_stop_before_anything_is_written(tiny_dataset, tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_training_cases(tiny_dataset, tmp_path):
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": ["case_00", "case_01"], "validation": []}))
+    with pytest.raises(DataError, match="2 training shapes, at least 3"):
+        command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), splits_file=str(splits))
+
+
+def test_split_of_another_data_set(tiny_dataset, tmp_path):
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": ["case_00", "case_01", "case_02", "knee_7"], "validation": []}))
+    with pytest.raises(DataError, match=r"splits\.json: train case knee_7 is not in the data set"):
+        command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), splits_file=str(splits))
+
+
+def test_truncated_label_is_named(tiny_dataset, tmp_path):
+    path = tiny_dataset / "labelsTr" / "case_03.nii.gz"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"case_03\.nii\.gz: truncated"):
+        command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset))

@@ -1,0 +1,145 @@
+"""``python -m tools correspondences``: corresponding points on the structures of a data set, or on meshes, and their shape model."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+from tools.data.checks import DataError
+from tools.data.decathlon import case_name, read_dataset
+from tools.data.files import remove_leftovers
+from tools.data.splits import read_split
+from tools.registration.shapes import MESHES
+from tools.shape.correspondence import correspond
+from tools.shape.particles import write_particles
+from tools.shape.procrustes import mirror as reflect
+from tools.shape.report import ShapeCase, write_report
+from tools.shape.surfaces import mirrored, read_label_surface, read_surface
+
+__all__ = ["correspondences"]
+
+LEAST = 3  # shapes that a model of shapes needs
+LEAST_POINTS = 16
+
+
+def correspondences(
+    to: str,
+    dataset_dir: str | None = None,
+    points: int = 512,
+    meshes: str | None = None,
+    label: str = "all",
+    mirror: str | None = None,
+    scaling: bool = False,
+    splits_file: str | None = None,
+    turn: bool = True,
+) -> None:
+    """Write TO/<case>.particles (LPS mm of each case's own image or mesh) and, into TO/model, template, shape model, figures and pictures.
+
+    The first 64, 128, 256, ... lines of a file are the coarser scales. Every case is read before anything is written.
+
+    Args:
+        to: folder for the particle files; DATASET_DIR/particles is where training looks for them.
+        dataset_dir: Decathlon-style folder, whose labelled cases are used.
+        points: corresponding points a case.
+        meshes: folder of closed surface meshes (.vtk .vtp .ply .stl .obj) to use instead of a data set.
+        label: label value of the structure; all takes everything but the background as one.
+        mirror: regular expression; cases whose name it is found in are mirrored in x for the model. Their particles are mirrored back.
+        scaling: remove size from the shape model.
+        splits_file: splits.json; only its training cases, not those of validation or report, shape the template and the model. The others
+            get particles all the same.
+        turn: shapes may lie in other orientations than the first template; false holds them to small rotations.
+
+    Raises:
+        DataError: input that cannot be used, in one line that names the file.
+    """
+    start = time.perf_counter()
+    if isinstance(points, bool) or not isinstance(points, int) or points < LEAST_POINTS:
+        raise DataError(f"--points must be a whole number of at least {LEAST_POINTS}, got {points!r}")
+    folder = Path(to)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: not a folder")
+    sources, known = _sources(dataset_dir, meshes)
+    training = _training(sources, known, splits_file)
+    shapes = _shapes(sources, training, label, mirror)
+    stages = {"mean": "template", "fit": "fitted", "refine": "refined"}
+    try:
+        found = correspond(
+            [shape.surface for shape in shapes],
+            points,
+            [shape.training for shape in shapes],
+            turn,
+            progress=lambda stage, k: _say(
+                f"{stages[stage]:<8} {k + 1:>4}/{len(shapes)} {shapes[k].name} ({time.perf_counter() - start:.0f} s)"
+            ),
+        )
+    except ValueError as error:
+        raise DataError(f"{dataset_dir or meshes}: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    for shape, own in zip(shapes, found.points):
+        write_particles(folder / f"{shape.name}.particles", reflect(own) if shape.mirrored else own)
+    summary = write_report(folder / "model", shapes, found, scaling, start)
+    needed = " / ".join(str(count) for count in summary["modes_for"].values())
+    _say(f"modes for 90 / 95 / 99 %: {needed}; surface of the points {summary['points_surface_mm']:.3f} mm off the true one")
+    print(folder)
+
+
+def _sources(dataset_dir: str | None, meshes: str | None) -> tuple[dict[str, Path], set[str]]:
+    """Label map or mesh by name of case, and the names of all cases, those without one too."""
+    if (dataset_dir is None) == (meshes is None):
+        raise DataError("give either --dataset_dir or --meshes")
+    if dataset_dir is not None:
+        dataset = read_dataset(dataset_dir)
+        cases = (*dataset.cases, *dataset.test)
+        return {case.name: case.label for case in cases if case.label is not None}, {case.name for case in cases}
+    root = Path(meshes)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    sources: dict[str, Path] = {}
+    for path in sorted(path for path in root.iterdir() if path.suffix.lower() in MESHES and not path.name.startswith(".")):
+        if path.stem in sources:
+            raise DataError(f"{path}: another mesh has the same name, {sources[path.stem].name}")
+        sources[path.stem] = path
+    return sources, set(sources)
+
+
+def _training(sources: dict[str, Path], known: set[str], splits_file: str | None) -> set[str]:
+    """Names of the cases that shape template and model."""
+    training = set(sources)
+    if splits_file:
+        named = set(read_split(splits_file)["train"])
+        if named - known:
+            raise DataError(f"{splits_file}: train case {min(named - known)} is not in the data set")
+        training &= named
+    if len(training) < LEAST:
+        raise DataError(f"{splits_file or 'the input'}: {len(training)} training shapes, at least {LEAST} are needed")
+    return training
+
+
+def _particle_name(name: str, path: Path) -> str:
+    stem = name.removesuffix("_0000")  # nnU-Net's images: the label map's name is that of the case
+    return stem if case_name(path) == stem else name
+
+
+def _shapes(sources: dict[str, Path], training: set[str], label: str, mirror: str | None) -> list[ShapeCase]:
+    if label != "all" and (not label.isdigit() or int(label) == 0):
+        raise DataError(f"--label must be a label value above 0, or all, got {label!r}")
+    try:
+        turned = re.compile(mirror) if mirror else None
+    except re.error as error:
+        raise DataError(f"--mirror {mirror!r} is not a regular expression ({error})") from error
+    if turned and not any(turned.search(name) for name in sources):
+        raise DataError(f"--mirror {mirror!r} is found in no case's name")
+    shapes = []
+    for name, path in sources.items():
+        is_mesh = path.suffix.lower() in MESHES
+        surface = read_surface(path) if is_mesh else read_label_surface(path, None if label == "all" else int(label))
+        flip = bool(turned and turned.search(name))
+        shapes.append(ShapeCase(_particle_name(name, path), mirrored(surface) if flip else surface, name in training, flip))
+    return shapes
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

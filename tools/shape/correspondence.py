@@ -1,0 +1,141 @@
+"""Corresponding points on a set of surfaces, made group-wise.
+
+1. The template begins as the shape nearest to the middle of the set.
+2. It is fitted to a part of the set, and takes the mean shape of what comes out: no single anatomy stays in it.
+3. The mean template is fitted to every surface. Its farthest-first vertices are the points.
+4. The fits learn from each other: each is replaced by what the main modes of all make of it, drawn a little towards the mean, and goes back
+   to its surface along the normals. What had slid along the surface is lost, the form is not (the aim of ShapeWorks' ensemble
+   entropy, Cates et al. 2007, by alternating projection).
+5. The points are moved onto the nearest place of their surface's triangles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tools.shape.distance import closest_points
+from tools.shape.pdm import PointDistributionModel
+from tools.shape.procrustes import fit_similarity, generalised_procrustes
+from tools.shape.splines import SplineRegistration, Target
+from tools.shape.surfaces import Surface, decimated, smoothed, volume
+
+__all__ = ["Correspondences", "correspond", "medoid"]
+
+CONTROLS = 768
+FIRST_ROUND = 40  # shapes that make the mean
+TEMPLATE_VERTICES = 6000
+SHRINKAGE = 0.9
+SHARE = 0.9  # of the variance, in the modes that the fits are replaced by
+
+
+class Correspondences(NamedTuple):
+    """What :func:`correspond` found.
+
+    Attributes:
+        template: mesh of the mean shape, mm.
+        template_points: (M, 3), vertices of the template in farthest-first order.
+        points: (N, M, 3), on each surface in its own coordinates, mm.
+        residuals: (N,), mean distance of the points from their surface before they were moved onto it, mm.
+    """
+
+    template: Surface
+    template_points: np.ndarray
+    points: np.ndarray
+    residuals: np.ndarray
+
+
+def medoid(surfaces: Sequence[Surface]) -> int:
+    """Number of the shape in the middle of the set by size and extents along its principal axes."""
+    extents = [np.linalg.eigvalsh(np.cov(surface.vertices.T)) for surface in surfaces]
+    features = np.log(np.column_stack((np.sqrt(extents), [max(volume(surface), 1e-9) ** (1 / 3) for surface in surfaces])))
+    return int(np.argmin(((features - np.median(features, axis=0)) ** 2).sum(1)))
+
+
+def correspond(
+    surfaces: Sequence[Surface],
+    count: int = 512,
+    training: Sequence[bool] | None = None,
+    turn: bool = True,
+    refinements: int = 4,
+    shrinkage: float = SHRINKAGE,
+    controls: int = CONTROLS,
+    progress: Callable[[str, int], None] | None = None,
+) -> Correspondences:
+    """Put corresponding points on surfaces.
+
+    Args:
+        surfaces: closed meshes of one anatomy; left sides mirrored before.
+        count: points a surface.
+        training: which surfaces shape the template and the modes; the others get points, and leave no trace. All by default.
+        turn: whether surfaces may lie in any orientation, see :func:`tools.shape.icp.place`.
+        refinements: rounds of step 4.
+        shrinkage: what is left of the modes' scores in a round. 1 takes out chance only; less lets points slide until shapes
+            differ as little as they can, which makes smaller models.
+        controls: control points of the splines, at least; never fewer than ``count``.
+        progress: called with the stage's name and the number of the surface it has done.
+
+    Raises:
+        ValueError: there are fewer than three training surfaces, or more points asked for than the template has vertices.
+    """
+    training = np.ones(len(surfaces), dtype=bool) if training is None else np.asarray(training, dtype=bool)
+    members = np.flatnonzero(training)
+    if len(members) < 3:
+        raise ValueError(f"at least three training surfaces are needed, got {len(members)}")
+    report = progress or (lambda stage, number: None)
+    targets = [Target(surface) for surface in surfaces]
+
+    first = decimated(surfaces[members[medoid([surfaces[member] for member in members])]], TEMPLATE_VERTICES)
+    first = smoothed(first)  # or the voxel steps of one case would show in all
+    if len(first.vertices) < count:
+        raise ValueError(f"the template's mesh has {len(first.vertices)} vertices, too few for {count} points")
+    controls = max(controls, count)
+    fitted = _fit_all(SplineRegistration(first, controls), targets, members[:: -(-len(members) // FIRST_ROUND)], turn, "mean", report)
+    template = Surface(generalised_procrustes(fitted, reference=first.vertices).mean, first.faces)
+
+    registration = SplineRegistration(template, controls)
+    fitted = _fit_all(registration, targets, range(len(targets)), turn, "fit", report)
+    for _ in range(refinements):
+        fitted = _refine(registration, targets, fitted, members, shrinkage, report)
+
+    chosen = registration.order[:count]
+    points = [closest_points(vertices[chosen], surface) for vertices, surface in zip(fitted, surfaces)]
+    residuals = [np.linalg.norm(vertices[chosen] - moved, axis=1).mean() for vertices, moved in zip(fitted, points)]
+    return Correspondences(template, template.vertices[chosen], np.stack(points), np.array(residuals))
+
+
+def _fit_all(
+    registration: SplineRegistration,
+    targets: Sequence[Target],
+    which: Sequence[int],
+    turn: bool,
+    stage: str,
+    report: Callable[[str, int], None],
+) -> np.ndarray:
+    fitted = []
+    for number in which:
+        fitted.append(registration.fit(targets[number], turn))
+        report(stage, int(number))
+    return np.stack(fitted)
+
+
+def _refine(
+    registration: SplineRegistration,
+    targets: Sequence[Target],
+    fitted: np.ndarray,
+    members: np.ndarray,
+    shrinkage: float,
+    report: Callable[[str, int], None],
+) -> np.ndarray:
+    """One round of step 4 on the template's vertices (N, V, 3)."""
+    model = PointDistributionModel.fit(generalised_procrustes(fitted[members], reference=registration.template.vertices).aligned)
+    modes = model.modes_for(SHARE)
+    refined = []
+    for number, (vertices, target) in enumerate(zip(fitted, targets)):
+        motion = fit_similarity(vertices, model.mean)
+        base = motion.inverse().apply(model.reconstruct(shrinkage * model.project(motion.apply(vertices), modes)))
+        refined.append(registration.step(base, target, registration.smoothers[-1], base))
+        report("refine", number)
+    return np.stack(refined)

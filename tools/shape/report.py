@@ -1,0 +1,104 @@
+"""What is written about a set of corresponding points: template, shape model, tables and pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tools.data.files import write_csv, write_json
+from tools.metrics.tables import versions
+from tools.shape.correspondence import Correspondences
+from tools.shape.distance import surface_distance, warp_weights
+from tools.shape.particles import write_particles
+from tools.shape.pdm import PointDistributionModel
+from tools.shape.pictures import modes_picture, statistics_picture
+from tools.shape.procrustes import generalised_procrustes
+from tools.shape.sampling import scale_sizes
+from tools.shape.statistics import compactness, generalisation, mode_counts, specificity
+from tools.shape.surfaces import Surface, write_surface
+
+__all__ = ["ShapeCase", "write_report"]
+
+
+class ShapeCase(NamedTuple):
+    """One shape of a set.
+
+    Attributes:
+        name: of the case.
+        surface: its surface, LPS mm; a left side already mirrored, where that is asked for.
+        training: whether it shapes the template and the model.
+        mirrored: whether it was mirrored.
+    """
+
+    name: str
+    surface: Surface
+    training: bool
+    mirrored: bool
+
+
+def write_report(folder: Path, shapes: Sequence[ShapeCase], found: Correspondences, scaling: bool, start: float) -> dict[str, Any]:
+    """Write ``template.vtk`` and ``.particles``, ``pdm.npz``, tables (CSV), ``summary.json``, ``statistics.png`` and ``modes.png``.
+
+    ``cases.csv`` says for every case how far the template's mesh, warped to its points, is from its surface, and for cases that
+    the model has not seen the same of what the model makes of their points.
+
+    Args:
+        folder: where to.
+        shapes: the cases.
+        found: their points, in the same order.
+        scaling: whether the model is one of shapes without size.
+        start: ``time.perf_counter()`` when the work began.
+
+    Returns:
+        what ``summary.json`` holds.
+    """
+    trained = np.array([shape.training for shape in shapes])
+    aligned = generalised_procrustes(found.points[trained], scaling, found.template_points).aligned
+    model = PointDistributionModel.fit(aligned)
+    write_surface(folder / "template.vtk", found.template)
+    write_particles(folder / "template.particles", found.template_points)
+    model.save(folder / "pdm.npz")
+    counts = mode_counts(max(len(model.deviations) - 1, 1))
+    tables = {
+        "compactness": compactness(model),
+        "generalisation": generalisation(aligned, counts),
+        "specificity": specificity(model, aligned, counts),
+    }
+    for name, rows in tables.items():
+        write_csv(folder / f"{name}.csv", rows)
+    statistics_picture(folder / "statistics.png", {"model": tables})
+    modes_picture(folder / "modes.png", model, found.template, found.template_points)
+    weights, rows = warp_weights(found.template_points, found.template.vertices), []
+    for shape, points, residual in zip(shapes, found.points, found.residuals):
+        row = {"case": shape.name, "training": shape.training, "mirrored": shape.mirrored, "residual_mm": float(residual)}
+        candidates = {"points": points} if shape.training else {"points": points, "model": model.approximate(points, scaling=scaling)[0]}
+        for kind, candidate in candidates.items():
+            distance = surface_distance(Surface(weights @ candidate, found.template.faces), shape.surface)
+            row |= {f"{kind}_surface_mm": distance.mean, f"{kind}_hausdorff_mm": distance.hausdorff}
+        rows.append(row)
+    columns = [
+        "case",
+        "training",
+        "mirrored",
+        "residual_mm",
+        *(f"{k}_{m}_mm" for k in ("points", "model") for m in ("surface", "hausdorff")),
+    ]
+    write_csv(folder / "cases.csv", rows, columns)
+    unseen = [row["model_surface_mm"] for row in rows if "model_surface_mm" in row]
+    summary = {
+        "training_shapes": int(trained.sum()),
+        "shapes": len(shapes),
+        "scales": scale_sizes(found.points.shape[1]),
+        "scaling": scaling,
+        "modes_for": {share: model.modes_for(float(share)) for share in ("0.90", "0.95", "0.99")},
+        "points_surface_mm": float(np.mean([row["points_surface_mm"] for row in rows])),
+        "model_surface_mm_of_unseen": float(np.mean(unseen)) if unseen else None,
+        "seconds": round(time.perf_counter() - start, 1),
+        "versions": versions(),
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
