@@ -44,8 +44,9 @@ class DeepAtlasUpdate:
         finetune: whether both networks come trained; no stage then replaces the registration's features by the segmentation's.
         teacher_decay: decay a segmentation step of the running average of F_S's weights, the teacher, that answers for missing labels
             (Tarvainen & Valpola, NeurIPS 2017); with 0 the teacher is F_S itself.
-        hard_answers: whether the registration learns from the teacher's most probable classes instead of its probabilities. Of an
-            uncertain voxel soft Dice asks for foreground, and structures swell from turn to turn.
+        hard_answers: whether both networks learn from the teacher's most probable classes instead of its probabilities. Of an uncertain
+            voxel soft Dice asks for foreground, and a network that grows surer keeps the volume of the probabilities: with soft
+            answers structures swell from turn to turn.
 
     Attributes:
         teacher: the average, an ``AveragedModel``.
@@ -176,7 +177,7 @@ class DeepAtlasUpdate:
         source = stage.registration_from if name == "registration" else stage.segmentation_from
         if source not in ("segmentations", "answers"):
             return None
-        return "hard" if name == "registration" and self.hard_answers else "soft"
+        return "hard" if self.hard_answers else "soft"
 
     @torch.no_grad()
     def answer(self, images: torch.Tensor, hard: bool = False) -> torch.Tensor:

@@ -196,6 +196,20 @@ def test_answers_without_the_registration(case):
     assert made.networks["registration"].seen == []
 
 
+@pytest.mark.parametrize(("hard", "kind"), [(False, "soft"), ("true", "hard")])
+def test_what_stands_in_for_a_missing_label(hard, kind):
+    for stage, name, expected in (
+        (FROM_SEGMENTATIONS, "registration", kind),
+        (ANSWERED, "segmentation", kind),
+        ({**ANSWERED, "segmentation_from": "answers"}, "segmentation", kind),
+        (FROM_IMAGES, "registration", None),
+        (SUPERVISED, "segmentation", None),
+        (CARRIED, "segmentation", None),
+    ):
+        made = update(stage, hard_answers=hard)
+        assert made.stands_in(made.schedule.stages[0], name) == expected
+
+
 @pytest.mark.parametrize(("decay", "share"), [(0.0, 0.0), (0.75, 0.75)])
 def test_the_teacher_is_a_running_average_of_the_segmentation(decay, share):
     made = update(SUPERVISED, teacher_decay=decay)
