@@ -17,15 +17,16 @@ class EarlyStop:
         patience: epochs; 0 never ends a run early.
         validator: evaluator whose key metric counts; it must have run before in the same epoch.
         interval: epochs between two validations.
+        begin: epochs at the beginning of the run that do not count, because something else is trained then.
 
     Raises:
         ValueError: ``patience`` is negative.
     """
 
-    def __init__(self, patience: int, validator: Engine, interval: int = 1) -> None:
+    def __init__(self, patience: int, validator: Engine, interval: int = 1, begin: int = 0) -> None:
         if int(patience) < 0:
             raise ValueError(f"patience must not be negative, got {patience}")
-        self.patience, self.validator, self.interval = int(patience), validator, interval
+        self.patience, self.validator, self.interval, self.begin = int(patience), validator, interval, begin
         self._stopper: EarlyStopping | None = None
         self._state: dict[str, Any] | None = None
 
@@ -34,7 +35,7 @@ class EarlyStop:
         if self.patience:
             looks = max(1, self.patience // self.interval)
             self._stopper = EarlyStopping(patience=looks, score_function=self._score, trainer=engine)
-            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._stopper)
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval, after=self.begin or None), self._stopper)
 
     def _score(self, engine: Engine) -> float:
         return float(self.validator.state.metrics[self.validator.state.key_metric_name])

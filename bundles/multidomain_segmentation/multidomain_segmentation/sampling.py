@@ -10,6 +10,7 @@ import torch
 from monai.data import CacheDataset
 from torch.utils.data import Sampler
 
+from multidomain_segmentation.stages import Schedule
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
 from tools.data.slices import crop
@@ -64,9 +65,10 @@ class BalancedSliceSampler(Sampler):
         foreground_share: share of the slices that surely show a structure.
         patch_size: rows and columns of the windows; by default the plan's. A slice that is smaller is padded on both sides.
         rank, world_size: with several processes every one draws the same slices and takes its part of them.
+        schedule: says of which of the domains each step gets slices; by default of all.
 
     Raises:
-        DataError: a domain is unknown to the plan or has no labelled case.
+        DataError: a domain is unknown to the plan or has no labelled case, or a stage of the schedule is left without a domain.
     """
 
     def __init__(
@@ -81,11 +83,12 @@ class BalancedSliceSampler(Sampler):
         patch_size: Sequence[int] | None = None,
         rank: int = 0,
         world_size: int = 1,
+        schedule: Schedule | None = None,
     ) -> None:
         self.count, self.epoch_length, self.seed = slices_per_domain, epoch_length, seed
         self.foreground_share, self.patch_size = foreground_share, tuple(patch_size or plan.patch_size)
         self.rank, self.world_size = rank, world_size
-        self.next_step = 0
+        self.next_step, self.schedule, self.names = 0, schedule, plan.names
         self.active = sorted({plan.index(name) for name in plan.names if domains is None} | {plan.index(name) for name in domains or ()})
         self.cases: dict[int, list[int]] = {index: [] for index in self.active}
         self.shapes: dict[int, tuple[int, ...]] = {}
@@ -99,6 +102,8 @@ class BalancedSliceSampler(Sampler):
         for index in self.active:
             if not self.cases[index]:
                 raise DataError(f"the domain {plan.names[index]!r} has no labelled training case")
+        for stage in [] if schedule is None else schedule.stages:
+            schedule.domains(stage, [plan.names[index] for index in self.active])
 
     def __len__(self) -> int:
         return self.epoch_length
@@ -112,12 +117,18 @@ class BalancedSliceSampler(Sampler):
     def batch(self, step: int) -> list[SliceDraw]:
         """The draws of a step: ``slices_per_domain`` of the first domain, then of the second, and so on."""
         result = []
-        for domain in self.active:
+        for domain in self._active(step):
             # A stream a domain: which others are trained beside it changes nothing for it.
             random = np.random.default_rng((self.seed, step, domain))
             draws = [self._draw(domain, random) for _ in range(self.count * self.world_size)]
             result += draws[self.rank * self.count : (self.rank + 1) * self.count]
         return result
+
+    def _active(self, step: int) -> list[int]:
+        if self.schedule is None:
+            return self.active
+        names = self.schedule.domains(self.schedule(step).stage, [self.names[index] for index in self.active])
+        return [index for index in self.active if self.names[index] in names]
 
     def _draw(self, domain: int, random: np.random.Generator) -> SliceDraw:
         case = int(random.choice(self.cases[domain]))

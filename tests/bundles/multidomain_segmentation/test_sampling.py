@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from multidomain_segmentation.sampling import BalancedSliceSampler, SliceDataset, SliceDraw, collate_slices
+from multidomain_segmentation.stages import Schedule
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan, SlicePlan
 
@@ -119,6 +120,19 @@ def test_domain_without_a_labelled_case():
     with pytest.raises(DataError, match="the domain 'knee' has no labelled training case"):
         sampler(cases)
     assert len(sampler(cases, domains=["shoulder", "ankle"]).batch(0)) == 8
+
+
+def test_stages_choose_among_the_domains(dataset):
+    stages = [{"name": "pretraining", "domains": "others"}, {"name": "finetuning", "domains": "target"}]
+    made = sampler(dataset, schedule=Schedule(stages, 4, target="knee"))
+    drawn = [collate_slices([dataset[draw] for draw in made.batch(step)])["domain"].tolist() for step in range(4)]
+    assert drawn == [[0] * 4 + [2] * 4] * 2 + [[1] * 4] * 2
+    assert made.batch(3) == sampler(dataset, domains=["knee"]).batch(3)
+
+
+def test_unknown_target(dataset):
+    with pytest.raises(DataError, match="--target hip: no such domain"):
+        sampler(dataset, schedule=Schedule([{"name": "finetuning", "domains": "target"}], 4, target="hip"))
 
 
 def test_unknown_domain(dataset):

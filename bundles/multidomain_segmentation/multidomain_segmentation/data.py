@@ -1,0 +1,189 @@
+"""The data of a run over several domains, and cases as the networks see them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Compose, Transform
+
+from tools.bundle.overrides import to_bool
+from tools.bundle.run_data import RunData, as_dictionaries
+from tools.data.checks import DataError
+from tools.data.decathlon import Case
+from tools.data.domain_plan import DomainPlan, make_domain_plan
+from tools.data.domains import Domains, check_domains, read_domains
+from tools.data.files import remove_leftovers, write_json
+from tools.data.plan import nearest_or_raise
+from tools.data.slices import SliceCase
+from tools.data.splits import Split, read_domain_splits, select_domains
+
+__all__ = ["DomainRunData", "case_transforms", "chosen_names", "domain_dictionaries"]
+
+
+def chosen_names(domains: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of domains as a command line hands them over: one, several with commas between, or a list; none for None."""
+    if domains is None:
+        return ()
+    names = domains.split(",") if isinstance(domains, str) else domains
+    return tuple(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
+
+
+def domain_dictionaries(cases: Iterable[Case]) -> list[dict[str, str]]:
+    """Cases of a domain as MONAI's data dictionaries: those of :func:`tools.bundle.run_data.as_dictionaries`, and "domain"."""
+    cases = list(cases)
+    return [entry | {"domain": case.domain} for entry, case in zip(as_dictionaries(cases), cases, strict=True)]
+
+
+class DomainRunData(RunData):
+    """Domains, splits and plan of a run; nothing is read before it is asked for.
+
+    Without a data set (a client that hands over its own list of cases) the plan of ``model_dir`` holds and the lists of cases are
+    empty.
+
+    Args:
+        dataset_dir, output_dir, model_dir, extra, use_model_plan, resume: see :class:`tools.bundle.run_data.RunData`.
+        domains: names of the domains to use; by default all of the data set.
+        target: a domain that the run is about, if it is about one.
+        split: arguments of :func:`tools.data.splits.select_domains`.
+        plan: arguments of :func:`tools.data.domain_plan.make_domain_plan`; ``None`` values leave a field to the data.
+        add_domains: whether the domains are new to the model of ``model_dir``, whose plan they extend.
+        single_domain: whether the run is for one domain only.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike = "",
+        output_dir: str | os.PathLike = "",
+        model_dir: str | os.PathLike = "",
+        split: Mapping[str, Any] | None = None,
+        plan: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        use_model_plan: bool | str = False,
+        resume: bool | str = False,
+        domains: str | Sequence[str] | None = None,
+        target: str | None = None,
+        add_domains: bool | str = False,
+        single_domain: bool | str = False,
+    ) -> None:
+        super().__init__(dataset_dir, output_dir, model_dir, split, plan, extra, use_model_plan, resume)
+        self.chosen, self.target = chosen_names(domains), target
+        self._add, self._single = to_bool(add_domains), to_bool(single_domain)
+
+    @cached_property
+    def domains(self) -> Domains:
+        """The chosen domains as their ``dataset.json`` describe them, none without a data set."""
+        if not self.dataset_dir:
+            return {}
+        found = read_domains(self.dataset_dir)
+        nearest_or_raise(f"domain (in {self.dataset_dir})", dict.fromkeys(self.chosen), found)
+        return {name: dataset for name, dataset in found.items() if not self.chosen or name in self.chosen}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the domains that are trained on, in the order of the plan."""
+        names = self.domains or self.chosen or self.plan.names
+        return tuple(name for name in self.plan.names if name in names)
+
+    @property
+    def new_domains(self) -> tuple[str, ...]:
+        """Domains that the model of ``model_dir`` does not know yet and is given."""
+        return tuple(self.domains) if self._add else ()
+
+    @property
+    def default_domain(self) -> str | None:
+        """Domain of a case that names none, which a client may hand over; None where there is more than one."""
+        return self.target or (self.names[0] if len(self.names) == 1 else None)
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """The cases of this run by domain."""
+        return select_domains(self.domains, **self._split_options)
+
+    @cached_property
+    def plan(self) -> DomainPlan:
+        """The plan: the model's, that extended by new domains, or one made from the headers of the data set."""
+        if not self.domains or (self._use_model_plan and not self._add):
+            plan = DomainPlan.load(self.model_dir / "plan.json")
+            plan.check(self.domains)
+            return plan
+        if self._add:
+            known = DomainPlan.load(self.model_dir / "plan.json")
+            for name in self.domains:
+                if name in known.domains:
+                    raise DataError(f"the model in {self.model_dir} has a domain {name!r} already: choose the new ones by --domains")
+            return known.extended(make_domain_plan(self.domains, **{**self._plan_overrides, "patch_size": known.patch_size}).domains)
+        return make_domain_plan(self.domains, **{**self._plan_overrides, "extra": self._extra})
+
+    @property
+    def train(self) -> list[dict[str, str]]:
+        """Labelled training cases as MONAI data dictionaries; the method learns from no others."""
+        return [case for split in self.splits.values() for case in domain_dictionaries(split.labelled)]
+
+    @property
+    def validation(self) -> list[dict[str, str]]:
+        """Validation cases as MONAI data dictionaries."""
+        return [case for split in self.splits.values() for case in domain_dictionaries(split.validation) if "label" in case]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``splits.json`` holds: the record of every domain, and of those that the model was trained on before."""
+        records = {name: split.record for name, split in self.splits.items()}
+        before = self.model_dir / "splits.json"
+        if self._add and before.is_file():
+            records = {**read_domain_splits(before), **records}
+        return {"domains": records}
+
+    def check(self, need_labels: int = 1) -> None:
+        """Look at every input file, and at what lies in the output folder already, before work starts.
+
+        Raises:
+            DataError: there is no data set, it has a fault, it has not the domains that are asked for, or the output folder holds
+                another run.
+        """
+        if not self.dataset_dir:
+            raise DataError("no data set: give --dataset_dir, a folder of data sets, each with dataset.json, imagesTr/ and labelsTr/")
+        if self._single and len(self.domains) != 1:
+            raise DataError(f"one network for one domain: give --domains NAME, one of {list(self.domains)}")
+        check_domains(self.domains, need_labels=need_labels)
+        self._check_output()
+
+    def _comparisons(self) -> dict[str, Callable[[Path], bool]]:
+        return {
+            "plan.json": lambda path: DomainPlan.load(path) == self.plan,
+            "splits.json": lambda path: {"domains": read_domain_splits(path)} == self.record,
+        }
+
+    def save(self) -> None:
+        """Write ``plan.json`` and ``splits.json`` into the output folder, which loses what a killed run had half written."""
+        if self._resume:
+            remove_leftovers(self.output_dir)
+        self.plan.save(self.output_dir / "plan.json")
+        if self.domains:
+            write_json(self.output_dir / "splits.json", self.record)
+
+
+class _KnownCase(Transform):
+    """Keeps what the networks need of a case from anywhere (MONAI Label adds keys, and names no domain)."""
+
+    def __init__(self, default: str | None) -> None:
+        self.default = default
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
+        domain = data.get("domain") or self.default
+        if domain is None:
+            raise DataError(f"{data['image']}: no domain; give --domains NAME, one domain for all cases that name none")
+        return {key: data[key] for key in ("name", "image", "label") if key in data} | {"domain": domain}
+
+
+def case_transforms(plan: DomainPlan, default: str | None = None) -> Compose:
+    """From paths to slices in memory, see :class:`tools.data.slices.SliceCase`.
+
+    Args:
+        plan: the plan of all domains.
+        default: domain of a case that names none.
+    """
+    return Compose([_KnownCase(default), SliceCase(plan)])

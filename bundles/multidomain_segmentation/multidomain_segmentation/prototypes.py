@@ -1,0 +1,308 @@
+"""Which domain is an image of? What each domain's volumes look like to the network under that domain's norms, and how far others are.
+
+A volume's description under the norms of domain k is the mean and the standard deviation, over some of its slices and their pixels,
+of every channel of the encoder at every scale: what the projection of the contrastive term pools, before the projection, which
+under norms k has only ever seen domain k and may answer the same to anything. A prototype holds the mean and the spread of the
+descriptions of a domain's training volumes; distances count in that spread. The nearest domain is the one whose distance is smallest
+in parts of its threshold, which lies beyond the domain's own volumes, and before those of the other domains.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from multidomain_segmentation.networks import network_from_plan
+from tools.bundle.checkpoint import load_weights, plain
+from tools.bundle.overrides import to_bool
+from tools.data.checks import DataError, read_json
+from tools.data.domain_plan import DomainPlan
+from tools.data.files import write_json
+from tools.data.geometry import load_volume
+from tools.data.slices import to_slices
+from tools.networks.multidomain_unet import MultiDomainSegmentation
+
+__all__ = ["DomainFinder", "Found", "Prototype", "PrototypeWriter", "describe", "fit_prototype", "load_prototypes", "make_prototypes"]
+
+VERSION = 1
+SLICES = 16  # of a volume, evenly spread, that describe it
+OTHERS = 6  # volumes of each other domain that a threshold keeps away from
+FLOOR = 0.2  # least spread, relative to the mean: few volumes underestimate it
+MARGIN = 1.4  # threshold in the distance of the farthest training volume
+CLOSE = 1.1  # the same, at least, where other domains are as near
+
+logger = logging.getLogger("prototypes")
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """A domain's volumes under its own norms.
+
+    Attributes:
+        mean: of the descriptions (F,).
+        spread: of the descriptions (F,), positive.
+        threshold: greatest distance of a volume that may be one of the domain's; None where nothing is known to set it by.
+        volumes: number of training volumes.
+        own: greatest distance of a training volume from the prototype of all others, None where there is but one.
+        others: least distance of another domain's training volume, None without any.
+    """
+
+    mean: list[float]
+    spread: list[float]
+    threshold: float | None
+    volumes: int
+    own: float | None = None
+    others: float | None = None
+
+    def distance(self, description: torch.Tensor) -> float:
+        """Root of the mean squared difference (F,) in units of the spread."""
+        return _distance(description, torch.tensor(self.mean).double(), torch.tensor(self.spread).double())
+
+
+class Found(NamedTuple):
+    """An image's domain.
+
+    domain: the nearest one.
+    distance: from its prototype, and the threshold of it.
+    confidence: 0.5 where the second nearest domain (or, without a second, the threshold) is as near, towards 1 the farther it is;
+        below 0.5 only beyond a threshold without a second.
+    """
+
+    domain: str
+    distance: float
+    threshold: float | None
+    confidence: float
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the image is too far even from the nearest domain."""
+        return self.threshold is not None and self.distance > self.threshold
+
+
+@torch.no_grad()
+def describe(network: MultiDomainSegmentation, image: str | os.PathLike, plan: DomainPlan, domain: str) -> torch.Tensor:
+    """Description (F,) float64 of an image file under the norms of a domain; the network must be in evaluation mode.
+
+    Raises:
+        DataError: the file is unfit, or the domain unknown.
+    """
+    plan.index(domain)
+    return _describe(network, *load_volume(image), plan, domain)
+
+
+def _describe(network: MultiDomainSegmentation, volume: np.ndarray, affine: np.ndarray, plan: DomainPlan, domain: str) -> torch.Tensor:
+    device = next(network.parameters()).device
+    slices, _ = to_slices(volume, affine, plan.domains[domain], multiple=network.encoder.strides[-1])
+    chosen = np.unique(np.linspace(0, len(slices) - 1, SLICES).round().astype(int))
+    with network.selector.use(domain, device):
+        features = network.encoder(slices[torch.from_numpy(chosen), None].to(device))
+    pooled = [maps.double().movedim(1, 0).flatten(1) for maps in features]
+    return torch.cat([part for maps in pooled for part in (maps.mean(1), maps.std(1))]).cpu()
+
+
+def fit_prototype(own: torch.Tensor, others: torch.Tensor | None = None, stray: float = 0.0) -> Prototype:
+    """Prototype of a domain.
+
+    Args:
+        own: descriptions (n, F) of its training volumes.
+        others: descriptions (m, F) of other domains' volumes under this domain's norms.
+        stray: how far volumes of other domains lie from the prototypes of theirs: a few volumes of this one cannot tell alone.
+    """
+    mean, spread = _moments(own)
+    reach = _reach(own)
+    near = min((_distance(other, mean, spread) for other in others), default=None) if others is not None else None
+    threshold = MARGIN * max(reach or 0.0, stray) or None
+    if near is not None:
+        limit = near / 2 if reach is None else max(CLOSE * reach, (reach * near) ** 0.5)
+        threshold = limit if threshold is None else min(threshold, limit)
+    return Prototype(mean.tolist(), spread.tolist(), threshold, len(own), reach, near)
+
+
+def _reach(own: torch.Tensor) -> float | None:
+    """Greatest distance of a volume from the prototype of the others; from one that it is part of, a volume of few is always near."""
+    if len(own) < 2:
+        return None
+    return max(_distance(own[i], *_moments(torch.cat((own[:i], own[i + 1 :])))) for i in range(len(own)))
+
+
+def _moments(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mean = own.mean(0)
+    variance = own.var(0) if len(own) > 1 else torch.zeros_like(mean)
+    floor = FLOOR * mean.abs() + 0.2 * FLOOR * mean.square().mean().sqrt() + 1e-12
+    return mean, (variance + floor**2).sqrt()
+
+
+def _distance(description: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> float:
+    return float(((description - mean) / spread).square().mean().sqrt())
+
+
+@torch.no_grad()
+def make_prototypes(
+    network: MultiDomainSegmentation,
+    plan: DomainPlan,
+    cases: Sequence[Mapping[str, Any]],
+    domains: Collection[str] | None = None,
+    stray: float = 0.0,
+) -> dict[str, Prototype]:
+    """Prototypes of the domains of some training cases.
+
+    Args:
+        network: the trained network, in evaluation mode.
+        plan: the plan of all domains.
+        cases: with "image" (path) and "domain" (name).
+        domains: names of the domains to make prototypes of, by default all that occur; the others' cases still say what they are not.
+        stray: see :func:`fit_prototype`; what the domains' own volumes say counts beside it.
+
+    Returns:
+        prototype by name.
+    """
+    occurring = {case["domain"] for case in cases}
+    names = [name for name in plan.names if name in occurring and (domains is None or name in domains)]
+    own: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    others: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    seen: Counter[str] = Counter()
+    for case in cases:
+        domain = case["domain"]
+        seen[domain] += 1
+        volume = load_volume(case["image"])
+        for name in names:
+            if name == domain:
+                own[name].append(_describe(network, *volume, plan, name))
+            elif seen[domain] <= OTHERS:
+                others[name].append(_describe(network, *volume, plan, name))
+    described = {name: torch.stack(own[name]) for name in names}
+    stray = max([stray, *(_reach(volumes) or 0.0 for volumes in described.values())])
+    return {name: fit_prototype(described[name], torch.stack(others[name]) if others[name] else None, stray) for name in names}
+
+
+def load_prototypes(path: str | os.PathLike) -> dict[str, Prototype]:
+    """Read a ``domains.json``.
+
+    Raises:
+        DataError: it is missing, or holds no prototypes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: missing, so that an image's domain cannot be found; give --domain NAME")
+    content = read_json(path)
+    known = {field.name for field in fields(Prototype)}
+    try:
+        if content["version"] != VERSION:
+            raise DataError(f"{path}: version {content['version']} is not supported (this is version {VERSION})")
+        return {name: Prototype(**{key: value[key] for key in known}) for name, value in content["domains"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: holds no prototypes of domains") from error
+
+
+class PrototypeWriter:
+    """Handler: when a training ends, writes the prototypes of its domains into ``domains.json``, atomically.
+
+    Args:
+        path: the file.
+        network: what was trained.
+        plan: the plan of all domains.
+        data: the training cases, dictionaries with "image" and "domain".
+        target: the only domain to get a prototype, where the network was made for one; or None.
+        default: domain of a case that names none.
+        before: the ``domains.json`` of a model whose domains are still the same to this network, or None.
+        rank: only the process of rank 0 writes.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        network: nn.Module,
+        plan: DomainPlan,
+        data: Sequence[Mapping[str, Any]],
+        target: str | None = None,
+        default: str | None = None,
+        before: str | os.PathLike | None = None,
+        rank: int = 0,
+    ) -> None:
+        self.path, self.network, self.plan, self.rank = Path(path), network, plan, rank
+        self.cases = data
+        self.target, self.default, self.before = target, default, before
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        if self.rank == 0:
+            engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Describe all training volumes, and write."""
+        network, training = plain(self.network), plain(self.network).training
+        cases = [{"image": case["image"], "domain": case.get("domain") or self.default} for case in self.cases]
+        known = load_prototypes(self.before) if self.before is not None and Path(self.before).is_file() else {}
+        stray = max((prototype.own or 0.0 for prototype in known.values()), default=0.0)
+        made = known | make_prototypes(network.eval(), self.plan, cases, [self.target] if self.target else None, stray)
+        network.train(training)
+        for name, prototype in made.items():
+            if prototype.own and prototype.others and prototype.others < prototype.own:
+                logger.warning(f"{name}: volumes of other domains look like its own; give --domain {name} rather than auto")
+        write_json(self.path, {"version": VERSION, "domains": {name: asdict(prototype) for name, prototype in made.items()}})
+
+
+class DomainFinder:
+    """The domain of an image; reads the model when it is asked for the first time.
+
+    Args:
+        plan: the plan of all domains.
+        model_dir: folder with ``model.pt`` and ``domains.json``.
+        device: where the network computes.
+        force: whether an image far from all domains gets the nearest one.
+    """
+
+    def __init__(
+        self, plan: DomainPlan, model_dir: str | os.PathLike, device: str | torch.device = "cpu", force: bool | str = False
+    ) -> None:
+        self.plan, self.model_dir, self.device, self.force = plan, Path(model_dir), device, to_bool(force)
+        self._network: MultiDomainSegmentation | None = None
+        self._prototypes: dict[str, Prototype] = {}
+
+    def __call__(self, image: str | os.PathLike) -> Found:
+        """Find the domain of an image file.
+
+        Raises:
+            DataError: the image is far from all domains, and that is not forced; the message names file and distance. Or the model
+                has no prototypes.
+        """
+        found = self.nearest(image)
+        if found.foreign and not self.force:
+            raise DataError(
+                f"{image}: like no domain the model knows; the nearest, {found.domain!r}, is at a distance of {found.distance:.2f}, "
+                f"accepted are up to {found.threshold:.2f} (give --domain NAME, or --force true)"
+            )
+        return found
+
+    def nearest(self, image: str | os.PathLike) -> Found:
+        """The nearest domain, however far. Raises DataError when the image is unfit or the model has no prototypes."""
+        distances = self.distances(image)
+        # Where nothing is known to set a threshold by, the distance counts in the spread itself.
+        parts = {name: distance / (self._prototypes[name].threshold or 1.0) for name, distance in distances.items()}
+        nearest, *further = sorted(parts, key=parts.__getitem__)
+        second = parts[further[0]] if further else 1.0
+        confidence = second / max(parts[nearest] + second, 1e-12)
+        return Found(nearest, distances[nearest], self._prototypes[nearest].threshold, confidence)
+
+    @torch.no_grad()
+    def distances(self, image: str | os.PathLike) -> dict[str, float]:
+        """Distance of an image file from the prototype of every domain, under that domain's norms."""
+        if self._network is None:
+            self._prototypes = load_prototypes(self.model_dir / "domains.json")
+            for name in self._prototypes:
+                self.plan.index(name)
+            self._network = load_weights(self.model_dir / "model.pt", network_from_plan(self.plan)).to(self.device)
+        volume = load_volume(image)
+        return {
+            name: prototype.distance(_describe(self._network, *volume, self.plan, name)) for name, prototype in self._prototypes.items()
+        }

@@ -1,0 +1,182 @@
+"""One optimisation step of the multi-domain method, as the ``iteration_update`` of MONAI's ``SupervisedTrainer``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from ignite.engine import Engine
+from torch import distributed, nn
+
+from multidomain_segmentation.losses import MultiDomainLoss
+from multidomain_segmentation.stages import Schedule
+from tools.bundle.checkpoint import plain
+from tools.bundle.overrides import to_bool
+from tools.bundle.precision import autocast, autocast_dtype
+from tools.data.augmentation import Augmentation
+from tools.data.checks import DataError
+from tools.data.domain_plan import DomainPlan
+from tools.networks.domain_norm import DomainModules
+from tools.networks.mask_autoencoder import MaskAutoencoder
+
+__all__ = ["MultiDomainUpdate"]
+
+
+class MultiDomainUpdate:
+    """Trains what the schedule says: first the auto-encoder of masks, then the segmentation network with that prior frozen.
+
+    A batch holds slices of several domains, those of one domain together. Geometry is augmented for image and label alike; the
+    segmentation network learns from images with changed intensities as well.
+
+    Args:
+        network: the segmentation network, :class:`tools.networks.multidomain_unet.MultiDomainSegmentation`.
+        prior: the auto-encoder; with several processes it is not wrapped, its gradients are averaged here.
+        optimizer, prior_optimizer: theirs; the learning rates found in them are the highest.
+        schedule: what learns at which step.
+        plan: the plan of all domains.
+        loss: holds the prior as well.
+        augmentation: None switches it off.
+        seed: with the step's number the only source of randomness.
+        precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.autocast_dtype`).
+        max_norm: gradients are clipped to this norm.
+        rank: number of this process.
+        new_domains: domains whose norms and heads alone learn; everything else then stays as it is, running statistics included.
+        finetune: whether the networks come trained.
+
+    Raises:
+        DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        prior: MaskAutoencoder,
+        optimizer: torch.optim.Optimizer,
+        prior_optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        plan: DomainPlan,
+        loss: MultiDomainLoss,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        precision: str = "auto",
+        max_norm: float = 1.0,
+        rank: int = 0,
+        new_domains: Sequence[str] = (),
+        finetune: bool | str = False,
+    ) -> None:
+        if loss.prior_weight and not to_bool(finetune) and schedule.begin("prior") >= schedule.begin("network"):
+            raise DataError("prior_weight needs a stage that trains the prior before the network; or give --prior_weight 0")
+        self.networks = {"network": network, "prior": prior}
+        self.optimizers = {"network": optimizer, "prior": prior_optimizer}
+        self.schedule, self.plan, self.loss, self.augmentation = schedule, plan, loss, augmentation
+        self.seed, self.max_norm, self.rank, self.new_domains = int(seed), max_norm, rank, tuple(new_domains)
+        device = next(network.parameters()).device
+        self.dtype = autocast_dtype(precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()}
+        if self.new_domains:
+            self._freeze()
+
+    def __call__(self, engine: Engine, batch: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """One step; returns the loss and its weighted parts, named "<network>/<part>", and each domain's L_seg."""
+        number = engine.state.iteration - 1
+        step = self.schedule(number)
+        name = step.stage.network
+        for group, rate in zip(self.optimizers[name].param_groups, self.base_rates[name], strict=True):
+            group["lr"] = rate * self.schedule.learning_rate(step)
+        images, labels, domains = self.prepare(batch, engine.state.device, number, images=name == "network")
+        self.networks["prior"].train(name == "prior")
+        if name == "network":
+            self._train_network()
+        with autocast(self.dtype, images.device):
+            if name == "network":
+                parts = self.loss(self.networks["network"](images, domains), labels, domains)
+                values = {f"network/{key}": getattr(parts, key) for key in ("segmentation", "contrastive", "prior")}
+            else:
+                parts = self.loss.reconstruction(self.networks["prior"], labels)
+                values = {}
+        self._optimize(name, parts.loss)
+        values = {"loss": parts.loss} | values | {f"{name}/{domain}": value for domain, value in parts.domains.items()}
+        return dict(zip(values, _mean(torch.stack([value.detach().float() for value in values.values()])).tolist()))
+
+    def prepare(
+        self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int, images: bool = True
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Augmented images (B, 1, H, W), one-hot labels by domain (n, C_k, H, W), and domains (B,).
+
+        Args:
+            batch: "image" (B, 1, H, W), "label" (B, H, W) channel numbers of the domain, "domain" (B,).
+            device: where the answers shall lie.
+            step: number of the step.
+            images: whether intensities are augmented too.
+        """
+        image, label, domains = (torch.as_tensor(batch[key]).to(device) for key in ("image", "label", "domain"))
+        image, labels = image.float(), {}
+        for index in domains.unique().tolist():
+            rows = (domains == index).nonzero()[:, 0]
+            name = self.plan.names[index]
+            part, one_hot = image[rows], F.one_hot(label[rows], self.plan.domains[name].num_classes).movedim(-1, 1).float()
+            if self.augmentation is not None:
+                # Seeded for each domain apart: which others are trained beside it changes nothing for it.
+                entropy = np.random.SeedSequence((self.seed, step, index, self.rank))
+                generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+                part, one_hot = self.augmentation.deform(part, one_hot, generator)
+                # Outside of the slice nothing is known: background.
+                one_hot[:, 0] += 1 - one_hot.sum(1)
+                image[rows] = self.augmentation.intensities(part, generator) if images else part
+            labels[name] = one_hot
+        return image, labels, domains
+
+    def _freeze(self) -> None:
+        network = plain(self.networks["network"]).requires_grad_(False)
+        for part in _parts_of(network, self.new_domains):
+            part.requires_grad_(True)
+
+    def _train_network(self) -> None:
+        if not self.new_domains:
+            self.networks["network"].train()
+            return
+        self.networks["network"].eval()
+        for part in _parts_of(plain(self.networks["network"]), self.new_domains):
+            part.train()
+
+    def _optimize(self, name: str, loss: torch.Tensor) -> None:
+        optimizer, network = self.optimizers[name], self.networks[name]
+        optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+        if name == "prior" and _processes() > 1:
+            _share(network)
+        nn.utils.clip_grad_norm_(network.parameters(), self.max_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+
+def _parts_of(network: nn.Module, domains: Sequence[str]) -> list[nn.Module]:
+    """The modules that belong to the named domains alone."""
+    found = [module for module in network.modules() if isinstance(module, DomainModules)]
+    return [module[name] for module in found for name in domains if name in module]
+
+
+def _processes() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    """Mean over the processes of a distributed training; otherwise the values themselves."""
+    if _processes() == 1:
+        return values
+    distributed.all_reduce(values)
+    return values / _processes()
+
+
+def _share(network: nn.Module) -> None:
+    # DistributedDataParallel wants one forward pass a step, the auto-encoder has one a domain.
+    for parameter in network.parameters():
+        if parameter.grad is not None:
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= _processes()
+    for buffer in network.buffers():
+        distributed.broadcast(buffer, 0)

@@ -1,0 +1,86 @@
+"""A further domain for a trained model, and other ways to go on from one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from multidomain_segmentation.networks import network_from_plan
+from tools.bundle.checkpoint import load_weights
+from tools.bundle.errors import cause
+from tools.data.checks import DataError
+from tools.data.domain_plan import DomainPlan
+
+SHORT = {"epochs": 2, "epoch_length": 8, "slices_per_domain": 4, "validation_interval": 2, "learning_rate": 0.02}
+
+
+@pytest.fixture(scope="module")
+def added(train, model, third, tmp_path_factory) -> Path:
+    """Folder of the model with the domain ``bars`` added."""
+    return train(tmp_path_factory.mktemp("added"), "experiments/add_domain", dataset_dir=third, model_dir=model, **SHORT)
+
+
+def network(folder: Path):
+    plan = DomainPlan.load(folder / "plan.json")
+    return load_weights(folder / "model.pt", network_from_plan(plan))
+
+
+def test_only_the_new_domain_has_new_weights(added, model):
+    before, after = (torch.load(folder / "model.pt", weights_only=True) for folder in (model, added))
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert {key for key in after if key not in before} == {key for key in after if ".bars." in key}
+
+
+@pytest.mark.parametrize("name", ["disc", "square"])
+def test_old_predictions_are_bit_identical(added, model, name):
+    images = torch.rand(3, 1, 40, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(network(added).predict(images, name), network(model).predict(images, name))
+
+
+def test_the_new_domain_is_learnt(added, third, make_volume):
+    image, label = make_volume("bars", 9)
+    image = torch.from_numpy(image)[:, None]
+    image = ((image - image.min()) / (image.max() - image.min())).float()
+    with torch.no_grad():
+        pred = network(added).predict(image, "bars").argmax(1)
+    truth = torch.from_numpy(label) == 3
+    assert float(2 * (pred.bool() & truth).sum() / (pred.sum() + truth.sum())) > 0.5
+
+
+def test_plan_splits_and_prototypes_hold_all_domains(added):
+    for name in ("plan.json", "splits.json", "domains.json"):
+        assert list(json.loads((added / name).read_text())["domains"]) == ["disc", "square", "bars"]
+
+
+def refusal(train, output: Path, *overlays: str, **overrides) -> str:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        train(output, *overlays, **{**SHORT, **overrides})
+    assert isinstance(cause(caught.value), DataError), caught.value
+    assert not output.exists()
+    return str(cause(caught.value))
+
+
+def test_a_known_domain_is_no_new_one(train, model, tmp_path):
+    assert "has a domain 'disc' already" in refusal(train, tmp_path / "out", "experiments/add_domain", model_dir=model)
+
+
+def test_fine_tuning_on_a_domain_the_model_does_not_know(train, model, third, tmp_path):
+    message = refusal(train, tmp_path / "out", finetune="true", model_dir=model, dataset_dir=third)
+    assert "unknown domain" in message
+    assert "'bars'" in message
+
+
+def test_a_checkpoint_of_other_domains(train, model, domains, tmp_path):
+    """A plan and weights that were not made together."""
+    (tmp_path / "model").mkdir()
+    plan = json.loads((model / "plan.json").read_text())
+    del plan["domains"]["square"]
+    (tmp_path / "model" / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "model" / "model.pt").write_bytes((model / "model.pt").read_bytes())
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        train(tmp_path / "out", finetune="true", domains="disc", model_dir=tmp_path / "model", prior_weight=0, **SHORT)
+    assert "weights of the domains ['disc', 'square'], but the network's are ['disc']" in str(cause(caught.value))

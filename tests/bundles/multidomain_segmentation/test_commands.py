@@ -1,0 +1,109 @@
+"""The command line: misspelled keys, bad data, and the choice of domains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.bundle.errors import cause
+from tools.bundle.overrides import OverrideError
+from tools.data.checks import DataError
+
+QUICK = {"epochs": 1, "epoch_length": 2, "slices_per_domain": 2, "validation_interval": 1}
+
+
+@pytest.fixture(autouse=True)
+def _excepthook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+def refusal(train, output: Path, *overlays: str, **overrides) -> DataError:
+    """The bad input that ends a training, which has written nothing."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        train(output, *overlays, **{**QUICK, **overrides})
+    found = cause(caught.value)
+    assert found is not None, caught.value
+    assert "\n" not in str(found)
+    assert not output.exists()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("domain", "domains"),
+        ("contrastive_wight", "contrastive_weight"),
+        ("learning_rat", "learning_rate"),
+        ("train#trainer#max_epoch", "train#trainer#max_epochs"),
+    ],
+)
+def test_a_misspelled_override_names_the_nearest_key(train, tmp_path, key, nearest):
+    found = refusal(train, tmp_path / "out", **{key: 1})
+    assert isinstance(found, OverrideError)
+    assert str(found) == f"unknown override --{key}: did you mean {nearest}?"
+
+
+@pytest.mark.parametrize(
+    ("overlays", "overrides", "message"),
+    [
+        ([], {"dataset_dir": ""}, "give --dataset_dir"),
+        ([], {"domains": "disk"}, "unknown domain (in "),
+        ([], {"label_limit": 50}, "label_limit is 50"),
+        ([], {"resume": "maybe"}, "expected true or false"),
+        (["experiments/individual"], {}, "one network for one domain: give --domains NAME, one of ['disc', 'square']"),
+        (["experiments/transfer"], {}, "needs a target: give --target NAME"),
+        (["experiments/transfer"], {"target": "disk"}, "--target disk: no such domain"),
+        (["experiments/transfer"], {"target": "disc", "domains": "disc"}, "needs other domains than 'disc'"),
+    ],
+)
+def test_a_choice_that_cannot_be(train, tmp_path, overlays, overrides, message):
+    assert message in str(refusal(train, tmp_path / "out", *overlays, **overrides))
+
+
+def faulty(source: Path, folder: Path, fault: str) -> Path:
+    """A copy of the data sets, the second with a fault."""
+    shutil.copytree(source, folder)
+    path = folder / "square" / "dataset.json"
+    content = json.loads(path.read_text())
+    if fault == "no cases":
+        content["training"] = []
+    elif fault == "no labels":
+        content["training"] = [{"image": entry["image"]} for entry in content["training"]]
+    elif fault == "unknown label value":
+        content["labels"] = {"0": "background", "7": "shell"}
+    elif fault == "two of one name":
+        content["domain"] = "disc"
+    elif fault == "truncated image":
+        image = folder / "square" / "imagesTr" / "case_01.nii.gz"
+        image.write_bytes(image.read_bytes()[:2000])
+    path.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("no cases", "the domain 'square' has no training case"),
+        ("no labels", "too few labelled cases: 0, at least 1 are needed (domain 'square')"),
+        ("unknown label value", "label value 1 not in the data set's [0, 7] (domain 'square')"),
+        ("two of one name", "two domains are named 'disc'"),
+        ("truncated image", "case_01.nii.gz: truncated"),
+    ],
+)
+def test_bad_data_stops_before_anything_is_written(train, domains, tmp_path, fault, message):
+    assert message in str(refusal(train, tmp_path / "out", dataset_dir=faulty(domains, tmp_path / "data", fault)))
+
+
+def test_one_domain_alone(train, tmp_path):
+    train(tmp_path / "out", "experiments/individual", **QUICK, domains="square")
+    assert list(json.loads((tmp_path / "out" / "plan.json").read_text())["domains"]) == ["square"]
+    assert not (tmp_path / "out" / "prior.pt").exists()
+
+
+def test_transfer_makes_a_model_of_its_target(train, tmp_path):
+    train(tmp_path / "out", "experiments/transfer", **{**QUICK, "epoch_length": 4}, target="disc")
+    assert list(json.loads((tmp_path / "out" / "domains.json").read_text())["domains"]) == ["disc"]

@@ -1,0 +1,37 @@
+"""What a training leaves, and that it has learnt."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def curves(folder) -> dict[str, list[float]]:
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_what_a_training_writes(model):
+    for name in ("model.pt", "prior.pt", "plan.json", "splits.json", "domains.json", "checkpoints/last.pt"):
+        assert (model / name).is_file(), name
+    assert not list(model.rglob(".writing*"))
+    plan = json.loads((model / "plan.json").read_text())
+    assert list(plan["domains"]) == ["disc", "square"]
+    assert plan["extra"]["network"]["channels"] == [4, 8, 8, 8]
+    weights = torch.load(model / "model.pt", weights_only=True)
+    assert {"head.convs.disc.weight", "head.convs.square.weight"} <= set(weights)
+
+
+def test_both_networks_learn(model):
+    values = curves(model)
+    assert len(values["step/loss"]) == 80
+    prior, network = values["step/prior/disc"], values["step/network/segmentation"]
+    assert len(prior) == 13  # 0.2 of 1.2
+    assert len(network) == 67
+    assert sum(prior[-3:]) < 0.9 * sum(prior[:3])
+    assert sum(network[-5:]) < 0.6 * sum(network[:5])
+    assert max(values["step/network/prior"]) > 0
+    assert max(values["step/network/contrastive"]) > 0
+    assert {"step/network/disc", "step/network/square"} <= set(values)

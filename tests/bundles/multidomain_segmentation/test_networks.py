@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from multidomain_segmentation.losses import MultiDomainLoss, OverlapLoss
+from multidomain_segmentation.networks import DomainNetwork, learning_parameters, network_from_plan, prior_from_plan
+from multidomain_segmentation.union import union_channels, union_names
+from tools.data.checks import DataError
+from tools.data.domain_plan import DomainPlan, SlicePlan
+from tools.losses import MultiscaleContrastiveLoss
+
+PLAN = DomainPlan(
+    domains={
+        "ankle": SlicePlan(labels={0: "background", 2: "tibia", 5: "talus"}),
+        "knee": SlicePlan(labels={0: "nothing", 1: "femur", 3: "tibia"}),
+    },
+    extra={
+        "network": {"channels": [4, 6, 8], "embedding": 5, "domain_norms": "true", "domain_heads": True},
+        "prior": {"channels": [4, 4], "width": 3},
+    },
+)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return network_from_plan(PLAN).eval()
+
+
+def test_sizes_come_from_the_plan(network):
+    assert network.encoder.channels == (4, 6, 8)
+    assert network.selector.names == ("ankle", "knee")
+    assert prior_from_plan(PLAN).domains == {"ankle": 3, "knee": 3}
+
+
+def test_the_union_merges_names():
+    assert union_names(PLAN) == ("background", "tibia", "talus", "femur")
+    assert union_channels(PLAN, "ankle") == (0, 1, 2)
+    assert union_channels(PLAN, "knee") == (0, 3, 1)
+
+
+def test_a_volume_is_answered_slice_by_slice(network):
+    volume, answering = torch.rand(2, 1, 5, 16, 24), DomainNetwork(network, PLAN, slices=3)
+    with torch.no_grad():
+        answer = answering(volume, domain="knee")
+        expected = torch.stack([network.predict(volume[:, :, k], "knee") for k in range(5)], dim=2)
+    assert answer.shape == (2, 3, 5, 16, 24)
+    torch.testing.assert_close(answer, expected)
+
+
+def test_without_a_domain_the_answer_is_over_the_union(network):
+    images = torch.rand(2, 1, 16, 16)
+    with torch.no_grad():
+        answer, own = DomainNetwork(network, PLAN, "knee")(images), network.predict(images, "knee")
+    assert answer.shape == (2, 4, 16, 16)
+    torch.testing.assert_close(answer[:, [0, 3, 1]], own)
+    assert (answer.softmax(1)[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize(("noted", "expected"), [("knee", "knee"), (["knee"], "knee"), (None, "ankle")])
+def test_the_domain_may_be_noted_in_the_image(network, noted, expected):
+    image = MetaTensor(torch.rand(1, 1, 16, 16), meta={"domain": noted} if noted else {})
+    with torch.no_grad():
+        answer = DomainNetwork(network, PLAN)(image)
+        own = network.predict(image.as_tensor(), expected)
+    torch.testing.assert_close(answer[:, list(union_channels(PLAN, expected))], own)
+
+
+def test_its_state_is_that_of_the_network(network):
+    made = DomainNetwork(network_from_plan(PLAN), PLAN)
+    made.load_state_dict(network.state_dict())
+    assert made.state_dict().keys() == network.state_dict().keys()
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in made.state_dict().items())
+
+
+def test_unknown_domain(network):
+    with pytest.raises(DataError, match="unknown domain 'kneee', the nearest is 'knee'"):
+        DomainNetwork(network, PLAN, "kneee")
+
+
+def test_parameters_of_one_domain(network):
+    own = {id(parameter) for parameter in learning_parameters(network, ["knee"])}
+    named = {name for name, parameter in network.named_parameters() if id(parameter) in own}
+    assert named
+    assert all(".knee." in name for name in named)
+    assert len(list(learning_parameters(network))) == len(list(network.parameters()))
+
+
+def test_overlap_by_hand():
+    """Two of four pixels are the structure; the prediction is undecided everywhere."""
+    labels = torch.tensor([[0.0, 0, 1, 1]]).view(1, 1, 2, 2)
+    labels = torch.cat((1 - labels, labels), 1)
+    loss = OverlapLoss(2.0)(torch.zeros(1, 2, 2, 2), labels)
+    assert float(loss) == pytest.approx(1 - 2 * 1 / (2 + 2) + 2 * 0.693147, abs=1e-4)
+
+
+def batch() -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+    torch.manual_seed(1)
+    labels = {name: torch.nn.functional.one_hot(torch.randint(3, (2, 16, 16)), 3).movedim(-1, 1).float() for name in PLAN.names}
+    return torch.rand(4, 1, 16, 16), labels, torch.tensor([0, 0, 1, 1])
+
+
+def test_the_loss_is_the_sum_of_its_weighted_parts(network):
+    images, labels, domains = batch()
+    loss = MultiDomainLoss(prior_from_plan(PLAN), contrastive_weight=0.3, prior_weight=0.5)
+    output = network(images, domains)
+    parts = loss(output, labels, domains)
+    torch.testing.assert_close(parts.loss, parts.segmentation + parts.contrastive + parts.prior)
+    torch.testing.assert_close(parts.segmentation, (parts.domains["ankle"] + parts.domains["knee"]) / 2)
+    torch.testing.assert_close(parts.contrastive, 0.3 * MultiscaleContrastiveLoss()(output.embeddings, domains))
+    assert float(parts.prior) > 0
+
+
+def test_parts_can_be_switched_off(network):
+    images, labels, domains = batch()
+    parts = MultiDomainLoss(None, 0.0, 0.0)(network(images, domains), labels, domains)
+    assert (float(parts.contrastive), float(parts.prior)) == (0, 0)
+    torch.testing.assert_close(parts.loss, parts.segmentation)
+
+
+def test_a_prior_is_needed():
+    with pytest.raises(ValueError, match="prior_weight needs a prior"):
+        MultiDomainLoss(None, prior_weight=0.1)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from multidomain_segmentation.prototypes import DomainFinder, Prototype, fit_prototype, load_prototypes
+from tools.bundle.errors import cause
+from tools.data.checks import DataError
+from tools.data.domain_plan import DomainPlan
+
+
+def cloud(centre: float, count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 20, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + centre
+
+
+def test_distance_counts_in_the_spread():
+    prototype = Prototype(mean=[1.0, 2.0], spread=[0.5, 2.0], threshold=1.0, volumes=3)
+    assert prototype.distance(torch.tensor([2.0, 4.0], dtype=torch.float64)) == pytest.approx(((2**2 + 1**2) / 2) ** 0.5)
+
+
+def test_own_volumes_are_near_and_others_far():
+    prototype = fit_prototype(cloud(5, 10), cloud(20, 6, 1))
+    assert prototype.own < prototype.threshold < prototype.others
+    assert all(prototype.distance(other) < prototype.threshold for other in cloud(5, 20, 2))
+    assert all(prototype.distance(other) > prototype.threshold for other in cloud(20, 20, 3))
+
+
+def test_overlapping_domains_keep_their_own_volumes():
+    prototype = fit_prototype(cloud(5, 10), cloud(5, 6, 1))
+    assert prototype.threshold == pytest.approx(1.1 * prototype.own)
+
+
+def test_one_volume():
+    assert fit_prototype(cloud(5, 1)).threshold is None
+    alone = fit_prototype(cloud(5, 1), cloud(20, 2))
+    assert alone.threshold == pytest.approx(alone.others / 2)
+
+
+def test_without_other_domains():
+    prototype = fit_prototype(cloud(5, 6))
+    assert prototype.threshold == pytest.approx(1.4 * prototype.own)
+    assert prototype.others is None
+
+
+def test_other_domains_say_how_far_volumes_stray():
+    own, prototype = cloud(5, 6), fit_prototype(cloud(5, 6), stray=7.0)
+    assert prototype.threshold == pytest.approx(1.4 * 7)
+    assert fit_prototype(own, cloud(20, 3), stray=1e6).threshold == pytest.approx(
+        (prototype.own * fit_prototype(own, cloud(20, 3)).others) ** 0.5
+    )
+
+
+def test_prototypes_of_a_model(model):
+    made = load_prototypes(model / "domains.json")
+    assert list(made) == ["disc", "square"]
+    for prototype in made.values():
+        assert prototype.volumes == 3  # six cases, two held out, one validated on
+        assert prototype.own < prototype.threshold < prototype.others
+
+
+@pytest.mark.parametrize("name", ["disc", "square"])
+def test_each_held_out_image_is_found(model, domains, name):
+    finder = DomainFinder(DomainPlan.load(model / "plan.json"), model)
+    for case in json.loads((model / "splits.json").read_text())["domains"][name]["report"]:
+        found = finder(domains / name / "imagesTr" / f"{case}.nii.gz")
+        assert found.domain == name
+        assert 0.5 < found.confidence <= 1
+        assert found.distance < found.threshold
+
+
+def test_a_foreign_image_is_refused_unless_forced(model, third):
+    plan, image = DomainPlan.load(model / "plan.json"), third / "imagesTr" / "case_00.nii.gz"
+    with pytest.raises(DataError, match=r"case_00.nii.gz: like no domain the model knows; the nearest, .* at a distance of"):
+        DomainFinder(plan, model)(image)
+    assert DomainFinder(plan, model, force="true")(image).domain in plan.names
+
+
+def test_no_prototypes(model, tmp_path, domains):
+    finder = DomainFinder(DomainPlan.load(model / "plan.json"), tmp_path)
+    with pytest.raises(DataError, match="domains.json: missing, .* give --domain NAME") as caught:
+        finder(domains / "disc" / "imagesTr" / "case_00.nii.gz")
+    assert cause(caught.value) is caught.value
+
+
+@pytest.mark.parametrize("content", [{}, {"version": 1, "domains": {"a": {}}}, []])
+def test_a_file_without_prototypes(tmp_path, content):
+    (tmp_path / "domains.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="holds no prototypes"):
+        load_prototypes(tmp_path / "domains.json")

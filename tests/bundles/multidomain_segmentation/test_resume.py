@@ -1,0 +1,51 @@
+"""A training that stops and is resumed ends with the weights of the unbroken one, bit by bit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from ignite.engine import Events
+
+from tools.bundle.checkpoint import ResumableCheckpoint
+from tools.bundle.errors import cause
+
+SETTINGS = {"epochs": 4, "epoch_length": 3, "slices_per_domain": 2, "validation_interval": 2, "precision": "float32"}
+
+
+class Killed(Exception):
+    """In the place of a kill."""
+
+
+def test_a_resumed_training_ends_alike(train, tmp_path, monkeypatch):
+    train(tmp_path / "unbroken", **SETTINGS)
+    attach = ResumableCheckpoint.attach
+
+    def breaking(self, engine):
+        attach(self, engine)
+
+        @engine.on(Events.ITERATION_COMPLETED(once=8))
+        def stop(engine):
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ResumableCheckpoint, "attach", breaking)
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI may wrap it
+            train(tmp_path / "broken", **SETTINGS)
+    assert torch.load(tmp_path / "broken" / "checkpoints" / "last.pt", weights_only=True)["iteration"] == 6
+    assert not (tmp_path / "broken" / "domains.json").exists()
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        train(tmp_path / "broken", **SETTINGS)
+    assert "a run lies here already; --resume true continues it" in str(cause(caught.value))
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        train(tmp_path / "broken", resume="true", domains="disc", **SETTINGS)
+    assert "the run to resume had other data or settings" in str(cause(caught.value))
+
+    train(tmp_path / "broken", resume="true", **SETTINGS)
+    for name in ("model.pt", "prior.pt"):
+        first, second = (torch.load(tmp_path / folder / name, weights_only=True) for folder in ("unbroken", "broken"))
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    for name in ("plan.json", "splits.json", "domains.json"):
+        assert json.loads((tmp_path / "broken" / name).read_text()) == json.loads((tmp_path / "unbroken" / name).read_text())
