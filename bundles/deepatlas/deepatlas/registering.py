@@ -75,10 +75,10 @@ class Registrar:
     plan: Plan
     segmentation: nn.Module | None = None
     iterations: int = 0
-    learning_rate: float = 0.1
-    similarity_weight: float = 0.1
-    smoothness_weight: float = 0.1
-    anatomy_weight: float = 2.0
+    learning_rate: float = 0.15
+    similarity_weight: float = 0.05
+    smoothness_weight: float = 0.02
+    anatomy_weight: float = 4.0
     affine_passes: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "auto"

@@ -90,7 +90,7 @@ def render(
     centre = points[:, generator.integers(points.shape[1])]
     lesion = generator.uniform(-0.2, 0.2) * np.exp(-((points - centre[:, None]) ** 2).sum(0) / (2 * generator.uniform(6, 12) ** 2))
     # a thin cortex shows in places only: slices are thick, and fat and water shift against each other
-    visible = smoothstep(_noise_field(generator, shape, 3.0), generator.uniform(-0.4, 0.4), 1.2)
+    visible = smoothstep(_noise_field(generator, shape, 3.0), generator.uniform(0.0, 0.8), 1.6)
     for distance in distances:
         paint(coverage(distance) * np.maximum(visible, shaft), "cortex")
         inside = coverage(distance + cortex)
@@ -99,8 +99,8 @@ def render(
         paint(inside * plate, "cortex", 0.1)
 
     image = np.maximum(image, 0) ** generator.uniform(0.85, 1.2) * _bias_field(generator, shape)
-    image = gaussian_filter(image.reshape(shape), generator.uniform(0, 0.9, 3)).ravel()
-    noise = generator.uniform(0.05, 0.1)
+    image = gaussian_filter(image.reshape(shape), generator.uniform(0.2, 1.2, 3)).ravel()
+    noise = generator.uniform(0.08, 0.15)
     real, imaginary = generator.standard_normal((2, image.size)).astype(np.float32) * noise
     image = np.hypot(image + real, imaginary) * _SIGNAL_SCALE * generator.uniform(0.6, 1.6)
     return np.clip(np.rint(image), 0, np.iinfo(np.int16).max).astype(np.int16).reshape(shape)
