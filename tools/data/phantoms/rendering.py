@@ -100,7 +100,7 @@ def render(
 
     image = np.maximum(image, 0) ** generator.uniform(0.85, 1.2) * _bias_field(generator, shape)
     image = gaussian_filter(image.reshape(shape), generator.uniform(0.2, 1.2, 3)).ravel()
-    noise = generator.uniform(0.08, 0.15)
+    noise = generator.uniform(0.09, 0.16)
     real, imaginary = generator.standard_normal((2, image.size)).astype(np.float32) * noise
     image = np.hypot(image + real, imaginary) * _SIGNAL_SCALE * generator.uniform(0.6, 1.6)
     return np.clip(np.rint(image), 0, np.iinfo(np.int16).max).astype(np.int16).reshape(shape)
