@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tools.bundle.overrides import to_bool
-from tools.data.checks import DataError
+from tools.data.checks import DataError, first_line
 from tools.data.files import atomic_path
 
 __all__ = ["ResumableCheckpoint", "WeightsSaver", "initial_network", "load_weights", "plain", "save_weights"]
@@ -22,10 +22,6 @@ __all__ = ["ResumableCheckpoint", "WeightsSaver", "initial_network", "load_weigh
 def plain(item: Any) -> Any:
     """What is inside of a DistributedDataParallel, so that files do not depend on the number of processes."""
     return item.module if isinstance(item, DistributedDataParallel) else item
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def save_weights(path: str | os.PathLike, network: nn.Module) -> None:
@@ -48,7 +44,7 @@ def load_weights(path: str | os.PathLike, network: nn.Module) -> nn.Module:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:
-        raise DataError(f"{path}: not the weights of this network ({_first_line(error)})") from error
+        raise DataError(f"{path}: not the weights of this network ({first_line(error)})") from error
     return network.eval()
 
 
@@ -103,12 +99,12 @@ class ResumableCheckpoint:
         try:
             state = torch.load(self.path, map_location=engine.state.device, weights_only=True)
         except Exception as error:
-            raise DataError(f"{self.path}: not readable as a checkpoint ({_first_line(error)})") from error
+            raise DataError(f"{self.path}: not readable as a checkpoint ({first_line(error)})") from error
         try:
             for name, item in self.objects.items():
                 item.load_state_dict(state["objects"][name])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(f"{self.path}: does not fit this run ({_first_line(error)})") from error
+            raise DataError(f"{self.path}: does not fit this run ({first_line(error)})") from error
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         for name, other in {"trainer": engine, **self.engines}.items():
             other.state.best_metric, other.state.best_metric_epoch = state["best"][name]

@@ -126,5 +126,8 @@ class RunData:
         if self._resume:
             remove_leftovers(self.output_dir)
         self.plan.save(self.output_dir / "plan.json")
+        self._save_split()
+
+    def _save_split(self) -> None:
         if self.dataset is not None:
             write_split(self.output_dir / "splits.json", self.split)

@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from tools.data.decathlon import Case, Dataset
 
-__all__ = ["DataError", "check_dataset", "check_image", "check_images", "check_label", "read_json", "read_nifti"]
+__all__ = ["DataError", "check_dataset", "check_image", "check_images", "check_label", "first_line", "read_json", "read_nifti"]
 
 AFFINE_TOLERANCE = 1e-3  # mm; what headers lose by storing float32
 
@@ -75,11 +75,11 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise DataError(f"{path}: voxels of type {image.get_data_dtype()}; real numbers are needed")
         array = np.asanyarray(image.dataobj).reshape(shape)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: truncated or corrupt ({_first_line(error)})") from error
+        raise DataError(f"{path}: truncated or corrupt ({first_line(error)})") from error
     except DataError:
         raise
     except (OSError, ValueError, TypeError, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
-        raise DataError(f"{path}: not readable as NIfTI, or truncated ({_first_line(error)})") from error
+        raise DataError(f"{path}: not readable as NIfTI, or truncated ({first_line(error)})") from error
     affine = np.asarray(image.affine, dtype=np.float64)
     if 0 in shape:
         raise DataError(f"{path}: empty volume (shape {_shape(shape)})")
@@ -230,5 +230,6 @@ def _few(values: list[int]) -> str:
     return ", ".join(str(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

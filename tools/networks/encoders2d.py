@@ -15,7 +15,7 @@ from monai.networks.nets.basic_unet import TwoConv
 from monai.networks.nets.resnet import ResNet, ResNetBottleneck, ResNetEncoder, ResNetFeatures, get_inplanes, resnet_params
 from torch import nn
 
-from tools.data.checks import DataError
+from tools.data.checks import DataError, first_line
 
 __all__ = ["ACTIVATION", "PlainEncoder", "ResNet2dEncoder", "load_imagenet", "make_encoder"]
 
@@ -105,7 +105,7 @@ def load_imagenet(encoder: ResNet2dEncoder, path: str | os.PathLike) -> ResNet2d
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise DataError(f"{path}: not readable as weights ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+        raise DataError(f"{path}: not readable as weights ({first_line(error)})") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise DataError(f"{path}: not a state dictionary of tensors")
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}

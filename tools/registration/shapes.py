@@ -12,13 +12,14 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tools.data.checks import DataError
+from tools.data.checks import DataError, first_line
 from tools.data.files import atomic_path
 
-__all__ = ["MESHES", "POINTS", "move_mesh", "move_points"]
+__all__ = ["MESHES", "POINTS", "move_mesh", "move_points", "read_mesh"]
 
 POINTS = (".particles", ".csv", ".fcsv")
 MESHES = (".vtk", ".vtp", ".ply", ".stl", ".obj")
@@ -71,6 +72,24 @@ def move_points(source: Path, destination: Path, move: Mover) -> int:
     return len(rows)
 
 
+def read_mesh(path: Path) -> Any:
+    """What a mesh file holds, as pyvista reads it, without its warnings: the callers' checks say the same in a line.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+    """
+    import pyvista
+
+    if not path.is_file():
+        raise DataError(f"{path}: missing")
+    with pyvista.vtk_verbosity("off"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return pyvista.read(path)
+        except Exception as error:  # pyvista's readers raise anything, this file is the one cause
+            raise DataError(f"{path}: not readable as a mesh ({first_line(error)})") from error
+
+
 def move_mesh(source: Path, destination: Path, move: Mover) -> int:
     """Write a mesh with its vertices moved; cells and data are kept, stored normals are dropped, for they turn with the surface.
 
@@ -88,14 +107,7 @@ def move_mesh(source: Path, destination: Path, move: Mover) -> int:
     import pyvista
 
     source, destination = Path(source), Path(destination)
-    if not source.is_file():
-        raise DataError(f"{source}: missing")
-    with pyvista.vtk_verbosity("off"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the checks below say the same in a line
-        try:
-            mesh = pyvista.read(source)
-        except Exception as error:  # pyvista's readers raise anything, this file is the one cause
-            raise DataError(f"{source}: not readable as a mesh ({_line(error)})") from error
+    mesh = read_mesh(source)
     if not isinstance(mesh, pyvista.PointSet | pyvista.PolyData | pyvista.UnstructuredGrid):
         raise DataError(f"{source}: holds {type(mesh).__name__}, not a mesh")
     if mesh.n_points == 0 or mesh.n_cells == 0:
@@ -111,7 +123,9 @@ def move_mesh(source: Path, destination: Path, move: Mover) -> int:
         with atomic_path(destination) as temporary:
             mesh.save(temporary)
     except (ValueError, FileNotFoundError) as error:
-        raise DataError(f"{destination}: a {type(mesh).__name__} cannot be written as {destination.suffix} ({_line(error)})") from error
+        raise DataError(
+            f"{destination}: a {type(mesh).__name__} cannot be written as {destination.suffix} ({first_line(error)})"
+        ) from error
     return int(mesh.n_points)
 
 
@@ -145,7 +159,3 @@ def _read_fcsv(source: Path, text: str) -> Table:
         raise DataError(f"{source}: unknown CoordinateSystem {system!r}, known are LPS and RAS")
     rows = [row for row in csv.reader(io.StringIO(text)) if row and not row[0].startswith("#")]
     return rows, (1, 2, 3), np.array(signs[system], dtype=np.float64), "".join(f"{line}\n" for line in comments)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

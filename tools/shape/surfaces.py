@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from skimage.measure import marching_cubes
 from tools.data.checks import DataError, read_nifti
 from tools.data.files import atomic_path
 from tools.registration.fields import lps_affine
+from tools.registration.shapes import read_mesh
 
 __all__ = [
     "Surface",
@@ -98,15 +98,7 @@ def read_surface(path: str | os.PathLike) -> Surface:
     Raises:
         DataError: the file is missing, unreadable, or holds no triangles or vertices that are not finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: missing")
-    with pyvista.vtk_verbosity("off"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the checks below say the same in a line
-        try:
-            mesh = pyvista.read(path)
-        except Exception as error:  # pyvista's readers raise anything, this file is the one cause
-            raise DataError(f"{path}: not readable as a mesh ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+    mesh = read_mesh(Path(path))
     if not isinstance(mesh, pyvista.PolyData | pyvista.UnstructuredGrid) or mesh.n_points == 0:
         raise DataError(f"{path}: empty, damaged or no surface mesh")
     if not np.isfinite(mesh.points).all():

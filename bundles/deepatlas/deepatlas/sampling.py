@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.utils import convert_to_tensor
-from torch.utils.data import Sampler
 
 from deepatlas.stages import Schedule
+from tools.bundle.schedule import StepSampler
 from tools.data.checks import DataError
 
 __all__ = ["PairSampler", "collate_pairs"]
 
 
-class PairSampler(Sampler):
+class PairSampler(StepSampler):
     """Yields index lists [fixed..., moving...] of pairs; every draw depends on seed and step alone.
 
     Which pairs a step gets: two labelled cases when it learns from labels, one labelled case and any other when the
@@ -49,12 +49,12 @@ class PairSampler(Sampler):
         world_size: int = 1,
         segmentation_pairs: int = 1,
     ) -> None:
-        self.schedule, self.epoch_length, self.seed = schedule, epoch_length, seed
+        super().__init__(epoch_length)
+        self.schedule, self.seed = schedule, seed
         self.pairs = {"registration": pairs, "segmentation": segmentation_pairs}
         self.labelled_pairs, self.rank, self.world_size = labelled_pairs, rank, world_size
         self.cases = len(data)
         self.labelled = [i for i, case in enumerate(data) if case.get("label") is not None]
-        self.next_step = 0
         if self.cases < 2:
             raise DataError(f"pairs need at least two training cases, there are {self.cases}")
         if not self.labelled and any(self._needs_labels(stage) for stage in schedule.stages):
@@ -63,15 +63,6 @@ class PairSampler(Sampler):
     @staticmethod
     def _needs_labels(stage: Any) -> bool:
         return stage.segmentation > 0 or stage.registration_from == "labels"
-
-    def __len__(self) -> int:
-        return self.epoch_length
-
-    def __iter__(self) -> Iterator[list[int]]:
-        begin = self.next_step
-        self.next_step += self.epoch_length
-        for step in range(begin, begin + self.epoch_length):
-            yield self.batch(step)
 
     def batch(self, step: int) -> list[int]:
         """Indices of the batch at a step: fixed cases first, then as many moving ones."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from tools.bundle.learning_rate import warmup_cosine
+from tools.bundle.schedule import stage_bounds, warmup_cosine
 
 __all__ = ["Schedule", "Stage", "Step"]
 
@@ -97,13 +97,10 @@ class Schedule:
     @cached_property
     def _steps(self) -> list[tuple[Stage, str, int, bool]]:
         """Stage, network, number of that network's steps before, and whether the stage begins, for each step."""
-        total = sum(stage.share for stage in self.stages)
-        bounds = [0.0]
-        for stage in self.stages:
-            bounds.append(bounds[-1] + stage.share / total * self.total_steps)
+        bounds = stage_bounds([stage.share for stage in self.stages], self.total_steps)
         steps, count = [], {"registration": 0, "segmentation": 0}
         for stage, begin, end in zip(self.stages, bounds[:-1], bounds[1:], strict=True):
-            for i in range(round(end) - round(begin)):
+            for i in range(end - begin):
                 network = "segmentation" if i % stage.turn < stage.segmentation else "registration"
                 steps.append((stage, network, count[network], i == 0))
                 count[network] += 1

@@ -109,7 +109,7 @@ class DeepAtlasUpdate:
         self.optimize(name, parts.loss)
         if name == "segmentation":
             self.teacher.update_parameters(plain(self.networks[name]))
-        values = self.total(torch.stack([part.detach().float() for part in parts]), mean=True).tolist()
+        values = self.mean(torch.stack([part.detach().float() for part in parts])).tolist()
         return {key if key == "loss" else f"{name}/{key}": value for key, value in zip(parts._fields, values, strict=True)}
 
     def share_features(self) -> None:
@@ -126,13 +126,13 @@ class DeepAtlasUpdate:
             raise ValueError("share_features needs a segmentation and a registration network with the same features")
 
     @staticmethod
-    def total(values: torch.Tensor, mean: bool = False) -> torch.Tensor:
-        """Sum (or mean) over the processes of a distributed training; otherwise the values themselves."""
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        """Mean over the processes of a distributed training; otherwise the values themselves."""
         if not distributed.is_available() or not distributed.is_initialized():
             return values
         values = values.clone()
         distributed.all_reduce(values)
-        return values / distributed.get_world_size() if mean else values
+        return values / distributed.get_world_size()
 
     def autocast(self, device: torch.device) -> Any:
         """Context of mixed precision, or none."""
@@ -237,7 +237,7 @@ class DeepAtlasUpdate:
         parts = self.segmentation_loss(**compared)
         # Processes hold unlike numbers of labelled images: weighted so that the mean of their losses is that of one large batch.
         counts = torch.stack((labelled.sum(), carrying.sum(), (~labelled).sum())).float()
-        shares = counts / self.total(counts, mean=True).clamp_min(1e-6)
+        shares = counts / self.mean(counts).clamp_min(1e-6)
         weighted = [part * share for part, share in zip(parts[1:], shares, strict=True)]
         return type(parts)(sum(weighted), *weighted)
 

@@ -16,7 +16,7 @@ from tools.data.checks import DataError
 from tools.data.decathlon import Case
 from tools.data.domain_plan import DomainPlan, make_domain_plan
 from tools.data.domains import Domains, check_domains, read_domains
-from tools.data.files import remove_leftovers, write_json
+from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 from tools.data.slices import SliceCase
 from tools.data.splits import Split, read_domain_splits, select_domains
@@ -157,11 +157,7 @@ class DomainRunData(RunData):
             "splits.json": lambda path: {"domains": read_domain_splits(path)} == self.record,
         }
 
-    def save(self) -> None:
-        """Write ``plan.json`` and ``splits.json`` into the output folder, which loses what a killed run had half written."""
-        if self._resume:
-            remove_leftovers(self.output_dir)
-        self.plan.save(self.output_dir / "plan.json")
+    def _save_split(self) -> None:
         if self.domains:
             write_json(self.output_dir / "splits.json", self.record)
 

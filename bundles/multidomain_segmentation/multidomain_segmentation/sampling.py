@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from monai.data import CacheDataset
-from torch.utils.data import Sampler
 
 from multidomain_segmentation.stages import Schedule
+from tools.bundle.schedule import StepSampler
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
 from tools.data.slices import crop
@@ -48,7 +48,7 @@ class SliceDataset(CacheDataset):
         }
 
 
-class BalancedSliceSampler(Sampler):
+class BalancedSliceSampler(StepSampler):
     """Yields lists of :class:`SliceDraw`, domain after domain; every draw depends on seed and step alone.
 
     Within a domain every labelled case is as likely as any other, however many slices it has. Of the slices, ``foreground_share`` are
@@ -85,10 +85,11 @@ class BalancedSliceSampler(Sampler):
         world_size: int = 1,
         schedule: Schedule | None = None,
     ) -> None:
-        self.count, self.epoch_length, self.seed = slices_per_domain, epoch_length, seed
+        super().__init__(epoch_length)
+        self.count, self.seed = slices_per_domain, seed
         self.foreground_share, self.patch_size = foreground_share, tuple(patch_size or plan.patch_size)
         self.rank, self.world_size = rank, world_size
-        self.next_step, self.schedule, self.names = 0, schedule, plan.names
+        self.schedule, self.names = schedule, plan.names
         self.active = sorted({plan.index(name) for name in plan.names if domains is None} | {plan.index(name) for name in domains or ()})
         self.cases: dict[int, list[int]] = {index: [] for index in self.active}
         self.shapes: dict[int, tuple[int, ...]] = {}
@@ -104,15 +105,6 @@ class BalancedSliceSampler(Sampler):
                 raise DataError(f"the domain {plan.names[index]!r} has no labelled training case")
         for stage in [] if schedule is None else schedule.stages:
             schedule.domains(stage, [plan.names[index] for index in self.active])
-
-    def __len__(self) -> int:
-        return self.epoch_length
-
-    def __iter__(self) -> Iterator[list[SliceDraw]]:
-        begin = self.next_step
-        self.next_step += self.epoch_length
-        for step in range(begin, begin + self.epoch_length):
-            yield self.batch(step)
 
     def batch(self, step: int) -> list[SliceDraw]:
         """The draws of a step: ``slices_per_domain`` of the first domain, then of the second, and so on."""

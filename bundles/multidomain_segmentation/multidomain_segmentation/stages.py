@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from tools.bundle.learning_rate import warmup_cosine
+from tools.bundle.schedule import stage_bounds, warmup_cosine
 from tools.data.checks import DataError
 
 __all__ = ["Schedule", "Stage", "Step"]
@@ -94,10 +94,7 @@ class Schedule:
     @cached_property
     def _bounds(self) -> list[int]:
         """First step of each stage, and the end."""
-        total, bounds = sum(stage.share for stage in self.stages), [0.0]
-        for stage in self.stages:
-            bounds.append(bounds[-1] + stage.share / total * self.total_steps)
-        return [round(bound) for bound in bounds]
+        return stage_bounds([stage.share for stage in self.stages], self.total_steps)
 
     def __call__(self, step: int) -> Step:
         """The step with this number, from 0; numbers past the end repeat the last one."""
