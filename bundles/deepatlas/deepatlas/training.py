@@ -47,12 +47,15 @@ class DeepAtlasUpdate:
         hard_answers: whether both networks learn from the teacher's most probable classes instead of its probabilities. Of an uncertain
             voxel soft Dice asks for foreground, and a network that grows surer keeps the volume of the probabilities: with soft
             answers structures swell from turn to turn.
+        background_weight: factor on the background's probability before the most probable class is taken. Soft Dice makes a network
+            call foreground what is half background; from turn to turn even hard answers grow, and a factor above 1 holds them.
 
     Attributes:
         teacher: the average, an ``AveragedModel``.
 
     Raises:
-        ValueError: a stage shares features between networks whose features differ, or ``teacher_decay`` is not in [0, 1).
+        ValueError: a stage shares features between networks whose features differ, ``teacher_decay`` is not in [0, 1),
+            or ``background_weight`` is not positive.
     """
 
     def __init__(
@@ -73,16 +76,19 @@ class DeepAtlasUpdate:
         finetune: bool | str = False,
         teacher_decay: float = 0.0,
         hard_answers: bool | str = False,
+        background_weight: float = 1.0,
     ) -> None:
         if not 0 <= teacher_decay < 1:
             raise ValueError(f"teacher_decay must be at least 0 and below 1, not {teacher_decay}")
+        if background_weight <= 0:
+            raise ValueError(f"background_weight must be positive, not {background_weight}")
         self.networks = {"segmentation": segmentation, "registration": registration}
         self.optimizers = {"segmentation": segmentation_optimizer, "registration": registration_optimizer}
         self.schedule, self.num_classes = schedule, num_classes
         self.registration_loss = RegistrationLoss() if registration_loss is None else registration_loss
         self.segmentation_loss = SegmentationLoss() if segmentation_loss is None else segmentation_loss
         self.augmentation, self.seed, self.max_norm, self.rank = augmentation, int(seed), max_norm, rank
-        self.finetune, self.hard_answers = to_bool(finetune), to_bool(hard_answers)
+        self.finetune, self.hard_answers, self.background_weight = to_bool(finetune), to_bool(hard_answers), background_weight
         self.teacher = AveragedModel(plain(segmentation), multi_avg_fn=get_ema_multi_avg_fn(teacher_decay)).eval()
         if any(stage.share_features for stage in schedule.stages) and not self.finetune:
             self._check_features()
@@ -184,7 +190,10 @@ class DeepAtlasUpdate:
         """The teacher's probabilities (N, C, D, H, W) for images (N, 1, D, H, W); where ``hard`` one for the most probable class."""
         with self.autocast(images.device):
             answers = self.teacher(images).float().softmax(1)
-        return F.one_hot(answers.argmax(1), self.num_classes).movedim(-1, 1).to(answers) if hard else answers
+        if not hard:
+            return answers
+        answers[:, 0] *= self.background_weight
+        return F.one_hot(answers.argmax(1), self.num_classes).movedim(-1, 1).to(answers)
 
     def registration_step(
         self, stage: Stage, images: torch.Tensor, augmented: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor

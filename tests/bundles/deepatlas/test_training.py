@@ -244,6 +244,19 @@ def test_answers_are_deformed_with_their_images():
     assert not torch.allclose(labels[1:], expected[1:], atol=1e-3)
 
 
+@pytest.mark.parametrize(("weight", "least"), [(1.0, 0.0), (3.0, np.log(3) / 2), (0.25, -1.0)])
+def test_the_weight_of_the_background_in_hard_answers(weight, least):
+    made, data = update(FROM_SEGMENTATIONS, background_weight=weight), batch(CASES["neither"])
+    # Logits (0, 2 I): foreground where exp(2 I) > weight.
+    assert torch.equal(made.answer(data["image"], hard=True), one_hot(data["image"] > least))
+    assert torch.allclose(made.answer(data["image"]).sum(1), torch.ones(2, 6, 6, 6))
+
+
+def test_a_weight_of_the_background_that_is_none():
+    with pytest.raises(ValueError, match="background_weight must be positive, not 0"):
+        update(SUPERVISED, background_weight=0.0)
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_a_decay_that_is_none(decay):
     with pytest.raises(ValueError, match="teacher_decay must be at least 0 and below 1"):
