@@ -14,7 +14,8 @@ from scipy.stats import wilcoxon
 from tools.commands.experiment import BUNDLES, carry_out, experiment, selected_runs
 from tools.data.checks import DataError
 from tools.data.files import write_csv, write_json
-from tools.experiments.definition import Requirement, Row, read_definition
+from tools.experiments.definition import Requirement, Row
+from tools.experiments.reading import read_definition
 from tools.experiments.runs import Experiment, RunFailed, execute
 from tools.experiments.table import compare, judge, read_metrics, row_cases
 
@@ -351,7 +352,7 @@ def test_command_needs_data() -> None:
         experiment("deepatlas", to="x")
 
 
-def test_command_knows_deepatlas_only() -> None:
+def test_command_names_the_bundles_it_knows() -> None:
     with pytest.raises(DataError, match="none for 'x'"):
         experiment("x")
 

@@ -1,4 +1,4 @@
-"""``python -m tools experiment deepatlas``: the trainings and evaluations behind the table of a bundle's documentation."""
+"""``python -m tools experiment BUNDLE``: the trainings and evaluations behind the table of a bundle's documentation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 import tools
 from tools.data.checks import DataError
 from tools.data.files import write_json
-from tools.experiments.definition import Definition, read_definition
+from tools.experiments.definition import Definition
+from tools.experiments.reading import find_definition, read_definition
 from tools.experiments.runs import Experiment, execute
 from tools.experiments.table import write_table
 
 __all__ = ["carry_out", "experiment", "selected_runs"]
 
 BUNDLES = Path(tools.__file__).resolve().parents[1] / "bundles"
-DEFINITIONS = {"deepatlas": "hippocampus.json"}
 
 
 def experiment(
@@ -39,14 +39,14 @@ def experiment(
     a run's weights, log and metrics lie in TO/runs/NAME.
 
     Args:
-        bundle: "deepatlas".
-        dataset_dir: the data set, a Decathlon-style folder.
+        bundle: name of a bundle, a folder in bundles/.
+        dataset_dir: the data set, a Decathlon-style folder, or what else the bundle takes, such as a folder of several.
         to: folder for everything that is written.
-        definition: JSON file that says what to run (its keys: tools/experiments/definition.py); by default the bundle's
-            configs/experiments/hippocampus.json.
+        definition: name of a file in the bundle's configs/experiments that says what to run (its keys:
+            tools/experiments/definition.py), or a path; by default the one that says it is.
         only: names of the runs to do, separated by commas; * stands for any letters. By default all that are not optional.
         force: names of runs, likewise, to be made again from nothing; what there was is deleted.
-        quick: try the mechanics with a few steps a run, in TO/quick.
+        quick: try the mechanics with a few steps a run, of the runs the definition names for it, in TO/quick.
         threads: CPU threads of each training and evaluation.
         list: print the runs, their steps and how far they are, and do nothing.
 
@@ -54,10 +54,10 @@ def experiment(
         DataError: the definition, the data or an option cannot be used, results of other settings are in the way, or a run failed.
         SystemExit: it was interrupted.
     """
-    if bundle not in DEFINITIONS:
-        raise DataError(f"experiment: there is none for {bundle!r}, only for {', '.join(DEFINITIONS)}")
-    path = Path(definition) if definition else BUNDLES / bundle / "configs" / "experiments" / DEFINITIONS[bundle]
-    plan = read_definition(path)
+    bundles = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/experiments") if path.is_dir())
+    if bundle not in bundles:
+        raise DataError(f"experiment: there is none for {bundle!r}, only for {', '.join(bundles)}")
+    plan = read_definition(find_definition(BUNDLES / bundle, definition))
     if not list:
         for name, value in (("dataset_dir", dataset_dir), ("to", to)):
             if not value:
@@ -75,7 +75,7 @@ def experiment(
         threads=int(threads),
         execute=execute,
     )
-    names = selected_runs(plan, only)
+    names = selected_runs(plan, only or (plan.quick_runs if quick else None))
     if list:
         _print_list(work, names)
         return
@@ -154,14 +154,13 @@ def _print_list(work: Experiment, names: Sequence[str]) -> None:
     """What there is to do, how long it takes by the definition's estimates, and what is left."""
     runs = work.definition.runs
     width = max(map(len, runs))
-    print(f"{'run':{width}}  {'state':8}  {'registration':>12} {'segmentation':>12} {'minutes':>8}  evaluations")
+    print(f"{'run':{width}}  {'state':8}  {' '.join(f'{network:>12}' for network in work.networks)} {'minutes':>8}  evaluations")
     left = 0.0
     for name, run in runs.items():
-        steps = work.steps(name)
         state = "finished" if work.finished(name) else "begun" if work.record(name) else "optional" if run.optional else "-"
         if name in names and state != "finished":
             left += run.minutes
-        counts = f"{steps['registration']:>12} {steps['segmentation']:>12} {run.minutes:8g}"
-        print(f"{name:{width}}  {state:8}  {counts}  {', '.join(run.evaluations)}")
+        counts = " ".join(f"{number:>12}" for number in work.steps(name).values())
+        print(f"{name:{width}}  {state:8}  {counts} {run.minutes:8g}  {', '.join(run.evaluations)}")
     total = sum(runs[name].minutes for name in names)
     print(f"\n{len(names)} runs selected, about {total / 60:.1f} h by the definition's estimate; {left / 60:.1f} h of it left")

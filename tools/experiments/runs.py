@@ -3,6 +3,9 @@
 Below the experiment's folder a run has ``runs/NAME/`` with what the training writes, ``training.log`` and ``run.json``; an evaluation
 has ``runs/NAME/EVALUATION/`` with ``metrics.csv``, ``summary.json``, ``evaluating.log`` and ``run.json``. A ``run.json`` is written
 before the work begins and says when it is finished, so that nothing is done twice and no result is taken for that of other settings.
+
+What a bundle has to offer, beside the run ids ``training`` and ``evaluating``: the entry ``schedule`` of its ``train.json``, which can be
+built without data, and has ``total_steps`` and, where several networks learn by turns, ``counts()``: network to its number of steps.
 """
 
 from __future__ import annotations
@@ -18,17 +21,19 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 import tools
+from tools.bundle.errors import cause
 from tools.bundle.overrides import check_overrides
-from tools.data.checks import DataError
+from tools.data.checks import DataError, first_line
 from tools.data.decathlon import read_dataset
+from tools.data.domains import Domains, read_domains
 from tools.data.files import write_json
+from tools.data.plan import nearest_or_raise
 from tools.experiments.definition import Definition
 from tools.metrics.tables import versions
 
@@ -75,7 +80,7 @@ class Experiment:
     Args:
         definition: what to do.
         bundle: the bundle's folder; its package has the folder's name.
-        dataset_dir: the data set; None serves for :meth:`steps`, :meth:`finished` and the like.
+        dataset_dir: the data set, or a folder of several; None serves for :meth:`steps`, :meth:`finished` and the like.
         folder: where everything is written.
         quick: whether the definition's quick overrides hold.
         threads: CPU threads of every process.
@@ -94,6 +99,11 @@ class Experiment:
         """Overrides of a training, those of the definition and of the run together."""
         quick = self.definition.quick if self.quick else {}
         return {**self.definition.overrides, **self.definition.runs[name].overrides, **quick}
+
+    def evaluation_overrides(self, name: str, evaluation: str) -> dict[str, Any]:
+        """Overrides of an evaluation: its own, and those of the training that hold for it too."""
+        training = self.overrides(name)
+        return {**self.definition.evaluations[evaluation], **{key: training[key] for key in self.definition.runs[name].evaluating}}
 
     def run_dir(self, name: str) -> Path:
         """Folder of a training."""
@@ -126,12 +136,27 @@ class Experiment:
         return {**self._values(name, evaluation), "dataset": self._dataset}
 
     def steps(self, name: str) -> dict[str, int]:
-        """Optimisation steps that each network gets in a training."""
-        values = self._values(name)
+        """Optimisation steps that each network gets in a training: ``counts()`` of the config's ``schedule``, or all of its steps.
+
+        Raises:
+            DataError: the bundle's config has no schedule, or the overrides make none.
+        """
         self._make_importable()
-        stages = import_module(f"{self.bundle.name}.stages")
-        schedule = stages.Schedule(values["stages"], int(values["epochs"]) * int(values["epoch_length"]))
-        return {network: schedule.count(network) for network in ("registration", "segmentation")}
+        files = self._configs(["train.json", *self._overlays(name)])
+        parser = ConfigParser(config=ConfigParser.load_config_files([str(file) for file in files]))
+        parser.update({**self.overrides(name), "bundle_root": str(self.bundle)})
+        if "schedule" not in parser:
+            raise DataError(f"{files[0]}: has no schedule, whose steps an experiment counts")
+        try:
+            schedule = parser.get_parsed_content("schedule")
+        except RuntimeError as error:
+            raise DataError(f"{self.definition.path}: run {name!r}: {cause(error) or first_line(error.__cause__ or error)}") from error
+        return schedule.counts() if hasattr(schedule, "counts") else {"network": schedule.total_steps}
+
+    @cached_property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks whose steps :meth:`steps` counts."""
+        return tuple(self.steps(next(iter(self.definition.runs))))
 
     def check(self, names: Iterable[str], again: Collection[str] = ()) -> None:
         """Look for misspelled keys and for runs that lie there already but were made otherwise, before any work.
@@ -141,14 +166,18 @@ class Experiment:
             again: those among them whose results are to be deleted, and may be of other settings.
 
         Raises:
-            DataError: there is one; the message names the run and the key.
+            DataError: there is one; the message names the run and the key. Or a row is about a domain that the data do not have.
         """
         self._make_importable()
+        for row, value in self.definition.rows.items():
+            if value.domain is not None:
+                nearest_or_raise(f"domain (in {self.dataset_dir}) of the row {row!r}:", {value.domain: row}, self._domains)
         for name in names:
             files = self._configs(["train.json", *self._overlays(name)])
             self._lint(f"run {name!r}", files, self.overrides(name), "training")
+            self.steps(name)
             for evaluation in self.definition.runs[name].evaluations:
-                overrides = self.definition.evaluations[evaluation]
+                overrides = self.evaluation_overrides(name, evaluation)
                 self._lint(f"evaluation {evaluation!r}", self._configs(["train.json", "evaluate.json"]), overrides, "evaluating")
             for what in (None, *self.definition.runs[name].evaluations) if name not in again else ():
                 self._same(name, what)
@@ -176,7 +205,7 @@ class Experiment:
             RunFailed: it ended with an error.
         """
         folder = self.run_dir(name)
-        options = {**self.definition.evaluations[evaluation], "dataset_dir": self.dataset_dir}
+        options = {**self.evaluation_overrides(name, evaluation), "dataset_dir": self.dataset_dir}
         options |= {"model_dir": folder, "output_dir": folder / evaluation, "seed": self._values(name)["seed"]}
         return self._carry_out(name, evaluation, self._command("evaluating", ["train.json", "evaluate.json"], options), {})
 
@@ -256,7 +285,7 @@ class Experiment:
     def _values(self, name: str, evaluation: str | None = None) -> dict[str, Any]:
         """Plain values of the config of a training or an evaluation, without those that say where and how it runs."""
         files = self._configs(["train.json", *self._overlays(name)] if evaluation is None else ["evaluate.json"])
-        overrides = self.overrides(name) if evaluation is None else self.definition.evaluations[evaluation]
+        overrides = self.overrides(name) if evaluation is None else self.evaluation_overrides(name, evaluation)
         config = {**ConfigParser.load_config_files([str(file) for file in files]), **overrides}
         return {
             key: value
@@ -276,8 +305,16 @@ class Experiment:
 
     @cached_property
     def _dataset(self) -> str:
-        dataset = read_dataset(self.dataset_dir)
-        return f"{dataset.name}, {len(dataset.cases)} cases"
+        """Names and sizes of the data."""
+        if (Path(self.dataset_dir) / "dataset.json").is_file():
+            datasets = [read_dataset(self.dataset_dir)]
+        else:
+            datasets = list(self._domains.values())
+        return "; ".join(f"{dataset.name}, {len(dataset.cases)} cases" for dataset in datasets)
+
+    @cached_property
+    def _domains(self) -> Domains:
+        return read_domains(self.dataset_dir)
 
 
 def _plain(value: Any) -> bool:

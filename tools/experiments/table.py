@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.data.checks import DataError
 from tools.data.files import atomic_path, write_csv, write_json
+from tools.experiments.confusion import confuse, read_rows
 from tools.experiments.definition import Definition, Requirement, Row
 from tools.experiments.runs import Experiment
 from tools.metrics.tables import average_over, paired_test, summarise
@@ -17,38 +18,48 @@ from tools.pictures import table_picture
 
 __all__ = ["compare", "judge", "read_metrics", "row_cases", "write_table"]
 
-LIMIT_SIGNS = {"at_least": "≥", "at_most": "≤", "below": "<"}
+LIMIT_SIGNS = {"at_least": "≥", "at_most": "≤", "above": ">", "below": "<"}
 Case = Mapping[str, Any]
 
 
 def read_metrics(path: Path, metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.csv``: ``case`` as text and these columns as numbers, NaN for an empty cell or a missing column.
+    """Rows of a ``metrics.csv``: ``case`` and, if there is one, ``domain`` as text, and these columns as numbers, NaN for an empty cell or
+    a missing column.
 
     Raises:
         DataError: the file is missing, has no column ``case``, or holds something else than numbers.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise DataError(f"{path}: missing or not readable") from error
-    try:
-        return [{"case": row["case"]} | {metric: float(row.get(metric) or math.nan) for metric in metrics} for row in rows]
+        return [
+            {key: row[key] for key in ("domain", "case") if key == "case" or row.get(key)}
+            | {metric: float(row.get(metric) or math.nan) for metric in metrics}
+            for row in read_rows(path)
+        ]
     except KeyError:
         raise DataError(f"{path}: has no column 'case'") from None
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def row_cases(row: Row, files: Mapping[tuple[str, str], Path]) -> list[dict[str, Any]]:
+def row_cases(row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None = None) -> list[dict[str, Any]]:
     """The cases of a row of the table, each averaged over the row's runs, so that the number of cases is that of independent ones.
+
+    Cases of one name in two domains are two cases.
 
     Args:
         row: the row.
         files: ``metrics.csv`` of those of its (run, evaluation) that are finished.
+        group_by: regular expression; cases whose names have the same first match are averaged as one, which has that match as its name.
+
+    Raises:
+        DataError: it does not match the name of a case; or see :func:`read_metrics`.
     """
     cases = [
-        {"source": "/".join(source)} | case for source in row.of if source in files for case in read_metrics(files[source], row.metrics)
+        {"source": "/".join(source)} | case | {"case": _patient(case["case"], group_by)}
+        for source in row.of
+        if source in files
+        for case in read_metrics(files[source], row.metrics)
+        if row.domain in (None, case.get("domain"))
     ]
     return average_over(cases, ["source"])
 
@@ -59,24 +70,33 @@ def compare(a: Sequence[Case], b: Sequence[Case], metric: str) -> dict[str, Any]
     Raises:
         DataError: they have no case in common.
     """
-    others = {case["case"]: case[metric] for case in b}
-    pairs = [(case[metric], others[case["case"]]) for case in a if case["case"] in others]
+    others = {(case.get("domain"), case["case"]): case[metric] for case in b}
+    values = [(case[metric], others.get((case.get("domain"), case["case"]))) for case in a]
+    pairs = [(value, other) for value, other in values if other is not None]
     if not any(math.isfinite(x - y) for x, y in pairs):
         raise DataError(f"no case with {metric} in both rows of a comparison")
     return paired_test(*zip(*pairs))
 
 
-def judge(requirement: Requirement, rows: Mapping[str, Mapping[str, Any]], comparisons: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def judge(
+    requirement: Requirement,
+    rows: Mapping[str, Mapping[str, Any]],
+    comparisons: Mapping[str, Mapping[str, Any]],
+    confusions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """The number a requirement is about and whether it is reached; both None while a run it needs is not finished.
 
     Args:
         requirement: the requirement.
         rows: name to ``{"complete": bool, "metrics": {metric: {"mean": ...}}}``.
         comparisons: name to a result of :func:`compare`, for those that could be made.
+        confusions: name to a result of :func:`tools.experiments.confusion.confuse`, likewise.
     """
     value = None
     if requirement.comparison is not None:
         value = comparisons.get(requirement.comparison, {}).get(requirement.statistic)
+    elif requirement.confusion is not None:
+        value = (confusions or {}).get(requirement.confusion, {}).get("right")
     elif rows[requirement.row]["complete"]:
         value = rows[requirement.row]["metrics"][requirement.metric]["mean"]
     return {
@@ -91,7 +111,8 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     """Write what is known so far: ``table.json``, ``table.csv``, ``table.md``, ``cases.csv`` (a row of the table and case a line) and,
     once there is a result, ``figure.png``.
 
-    A row whose runs are not all finished stands for those that are, and says so; comparisons and requirements wait for all of them.
+    A row whose runs are not all finished stands for those that are, and says so; comparisons and requirements wait for all of them but
+    the optional ones.
     Results of other settings than the definition's are left out.
 
     Returns:
@@ -104,14 +125,19 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
         for evaluation in value.evaluations
         if experiment.usable(run, evaluation)
     }
-    cases = {name: row_cases(row, files) for name, row in definition.rows.items()}
+    cases = {name: row_cases(row, files, definition.group_by) for name, row in definition.rows.items()}
     runs = {name: _run(experiment, name) for name in definition.runs}
-    rows = {name: _row(row, cases[name], files, runs) for name, row in definition.rows.items() if not _left_out(row, definition, files)}
+    rows = {
+        name: _row(row, cases[name], files, runs, definition)
+        for name, row in definition.rows.items()
+        if not _left_out(row, definition, files)
+    }
     comparisons = {
         name: {"a": item.a, "b": item.b, "metric": item.metric, **compare(cases[item.a], cases[item.b], item.metric)}
         for name, item in definition.comparisons.items()
         if all(rows.get(row, {}).get("complete") for row in (item.a, item.b))
     }
+    confusions = {name: confuse(item, files) for name, item in definition.confusions.items() if _complete(item.of, definition, files)}
     open_row = {"complete": False}
     known = {name: rows.get(name, open_row) for name in definition.rows}
     table = {
@@ -121,19 +147,22 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
         "settings": dict(definition.overrides) | (dict(definition.quick) if experiment.quick else {}),
         "rows": rows,
         "comparisons": comparisons,
-        "requirements": {name: judge(item, known, comparisons) for name, item in definition.requirements.items()},
+        "confusions": confusions,
+        "requirements": {name: judge(item, known, comparisons, confusions) for name, item in definition.requirements.items()},
         "runs": runs,
     }
     folder = experiment.folder
     write_json(folder / "table.json", table)
-    write_csv(folder / "table.csv", [_csv_row(name, row, definition) for name, row in rows.items()])
+    networks = experiment.networks
+    write_csv(folder / "table.csv", [_csv_row(name, row, definition, networks) for name, row in rows.items()])
     with atomic_path(folder / "table.md") as temporary:
-        temporary.write_text(_markdown(table, definition), encoding="utf-8")
+        temporary.write_text(_markdown(table, definition, networks), encoding="utf-8")
     lines = [
         {"row": name} | {key: None if _missing(value) else value for key, value in case.items()} for name in rows for case in cases[name]
     ]
     if lines:
-        write_csv(folder / "cases.csv", lines, ["row", "case", *definition.metrics])
+        text = ["row", *(["domain"] if any("domain" in line for line in lines) else []), "case"]
+        write_csv(folder / "cases.csv", lines, [*text, *definition.metrics])
         points = [{"row": name, "value": case[definition.rows[name].metrics[0]]} for name in rows for case in cases[name]]
         titles = dict.fromkeys(definition.metrics[definition.rows[name].metrics[0]].title for name in rows)
         label = " or ".join(titles) + ", one point a case"
@@ -155,7 +184,29 @@ def _run(experiment: Experiment, name: str) -> dict[str, Any]:
     return {key: record.get(key) for key in ("finished", "steps", "seconds", "threads", "versions")}
 
 
-def _row(row: Row, cases: Sequence[Case], files: Mapping[tuple[str, str], Path], runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _needed(of: Sequence[tuple[str, str]], definition: Definition) -> Sequence[tuple[str, str]]:
+    """Those that are not optional, or all where all are."""
+    return [source for source in of if not definition.runs[source[0]].optional] or of
+
+
+def _complete(of: Sequence[tuple[str, str]], definition: Definition, files: Mapping[tuple[str, str], Path]) -> bool:
+    return all(source in files for source in _needed(of, definition))
+
+
+def _patient(case: str, group_by: str | None) -> str:
+    match = re.search(group_by or "(?s).*", case)
+    if match is None:
+        raise DataError(f"group_by {group_by!r} does not match the case name {case}")
+    return match[0]
+
+
+def _row(
+    row: Row,
+    cases: Sequence[Case],
+    files: Mapping[tuple[str, str], Path],
+    runs: Mapping[str, Mapping[str, Any]],
+    definition: Definition,
+) -> dict[str, Any]:
     done = [source for source in row.of if source in files]
     used = [runs[run] for run in dict.fromkeys(run for run, _ in done)]
     seconds = [run["seconds"] for run in used]
@@ -164,7 +215,8 @@ def _row(row: Row, cases: Sequence[Case], files: Mapping[tuple[str, str], Path],
     return {
         "of": ["/".join(source) for source in row.of],
         "done": len(done),
-        "complete": len(done) == len(row.of),
+        "runs": len({*done, *_needed(row.of, definition)}),
+        "complete": _complete(row.of, definition, files),
         "cases": len(cases),
         "metrics": {metric: found.get(metric, {"mean": None, "std": None, "n": 0}) for metric in row.metrics},
         "steps": steps[0] if steps and all(step == steps[0] for step in steps) else None,
@@ -172,34 +224,35 @@ def _row(row: Row, cases: Sequence[Case], files: Mapping[tuple[str, str], Path],
     }
 
 
-def _csv_row(name: str, row: Mapping[str, Any], definition: Definition) -> dict[str, Any]:
-    values: dict[str, Any] = {"row": name, "runs_done": row["done"], "runs": len(row["of"]), "cases": row["cases"]}
+def _csv_row(name: str, row: Mapping[str, Any], definition: Definition, networks: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {"row": name, "runs_done": row["done"], "runs": row["runs"], "cases": row["cases"]}
     for metric in definition.metrics:
         moments = row["metrics"].get(metric, {})
         values |= {metric: moments.get("mean"), f"{metric}_std": moments.get("std")}
-    for network in ("registration", "segmentation"):
+    for network in networks:
         values[f"{network}_steps"] = (row["steps"] or {}).get(network)
     return values | {"training_seconds": row["training_seconds"]}
 
 
-def _markdown(table: Mapping[str, Any], definition: Definition) -> str:
+def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequence[str]) -> str:
     """The table as it stands in a bundle's documentation."""
     metrics = definition.metrics
     lines = _markdown_table(
-        ["", *(metric.title for metric in metrics.values()), "steps (registration + segmentation)", "minutes a training", "runs", "cases"],
+        ["", *(metric.title for metric in metrics.values()), f"steps ({' + '.join(networks)})", "minutes a training", "runs", "cases"],
         [
             [
                 name,
                 *(_mean_and_std(row["metrics"].get(metric), metrics[metric].decimals) for metric in metrics),
-                "" if row["steps"] is None else f"{row['steps']['registration']} + {row['steps']['segmentation']}",
+                "" if row["steps"] is None else " + ".join(str(row["steps"].get(network, 0)) for network in networks),
                 "" if row["training_seconds"] is None else f"{row['training_seconds'] / 60:.1f}",
-                str(len(row["of"])) if row["complete"] else f"{row['done']} of {len(row['of'])}",
+                str(row["done"]) if row["complete"] else f"{row['done']} of {row['runs']}",
                 str(row["cases"]),
             ]
             for name, row in table["rows"].items()
         ],
     )
-    lines += ["", "Mean ± standard deviation over cases; a case is averaged over a row's runs first."]
+    cases = "cases" if definition.group_by is None else "patients, whose images are averaged"
+    lines += ["", f"Mean ± standard deviation over {cases}; a case is averaged over a row's runs first."]
     if table["comparisons"]:
         lines += [
             "",
@@ -207,6 +260,11 @@ def _markdown(table: Mapping[str, Any], definition: Definition) -> str:
                 ["difference", "metric", "mean", "95 % interval", "p (Wilcoxon, paired)", "cases"], _compared(table, definition)
             ),
         ]
+    for name, item in table["confusions"].items():
+        answers = sorted({answer for row in item["counts"].values() for answer in row})
+        lines += ["", f"{name}: {item['right']:.1%} of {item['n']} right", ""]
+        counts = [[truth, *(str(row.get(answer, 0)) for answer in answers)] for truth, row in item["counts"].items()]
+        lines += _markdown_table([f"{item['truth']} \\ {item['answer']}", *answers], counts)
     if table["requirements"]:
         verdicts = {True: "reached", False: "**not reached**", None: "open"}
         rows = []

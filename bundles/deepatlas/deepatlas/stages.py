@@ -120,6 +120,10 @@ class Schedule:
         """Optimisation steps that "registration" or "segmentation" gets in the whole run."""
         return self._counts[network]
 
+    def counts(self) -> dict[str, int]:
+        """Optimisation steps of both networks in the whole run, by name."""
+        return dict(self._counts)
+
     def learning_rate(self, progress: float) -> float:
         """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps."""
         return warmup_cosine(progress, self.warmup, self.final)

@@ -109,6 +109,10 @@ class Schedule:
         steps = zip(self.stages, self._bounds[:-1], self._bounds[1:], strict=True)
         return sum(end - begin for stage, begin, end in steps if stage.network == network)
 
+    def counts(self) -> dict[str, int]:
+        """Optimisation steps of the network and of the prior in the whole run, by name."""
+        return {network: self.count(network) for network in NETWORKS}
+
     def begin(self, network: str) -> int:
         """First step at which "network" or "prior" learns; the length of the run where it never does."""
         return next((begin for stage, begin in zip(self.stages, self._bounds) if stage.network == network), self.total_steps)

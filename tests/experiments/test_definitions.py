@@ -1,0 +1,145 @@
+"""The definitions of the multi-domain bundle, and what its experiments make of several data sets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tools.commands.experiment import BUNDLES, carry_out, experiment, selected_runs
+from tools.data.checks import DataError
+from tools.data.files import write_csv
+from tools.experiments.definition import Run
+from tools.experiments.reading import find_definition, read_definition
+from tools.experiments.runs import Experiment
+from tools.experiments.table import write_table
+
+BUNDLE = BUNDLES / "multidomain_segmentation"
+DOMAINS = {
+    "scarce": ("cardiac_cine", "spine_vb1", "spine_vb2", "spine_vb3"),
+    "all_cases": ("cardiac_cine", "spine_vb1", "spine_vb2", "spine_vb3"),
+    "shipped": ("ankle", "hippocampus", "knee", "shoulder"),
+}
+
+
+@pytest.fixture
+def work(tmp_path, tiny_dataset):
+    """Makes the experiment of a definition of the bundle, on copies of a tiny data set for domains."""
+
+    def work(name: str, execute=None) -> Experiment:
+        for domain in DOMAINS[name]:
+            shutil.copytree(tiny_dataset, tmp_path / "data" / domain, dirs_exist_ok=True)
+        definition = read_definition(find_definition(BUNDLE, name))
+        return Experiment(definition, BUNDLE, tmp_path / "data", tmp_path / "out", quick=True, execute=execute)
+
+    return work
+
+
+def answer(command, log, environment):
+    """What stands for the child processes: results with Dice by scheme, in the domains that the command names."""
+    options = dict(zip((key[2:] for key in command[5::2]), command[6::2], strict=True))
+    folder = Path(options["output_dir"])
+    log.touch()
+    if command[4] == "evaluating":
+        domains = options.get("target", options["domains"]).split(",")
+        dice = 0.9 if "full" in folder.parent.name else 0.8
+        write_csv(folder / "metrics.csv", [{"case": "1", "domain": d, "dice_mean": dice, "auto_domain": d} for d in domains])
+    return 0
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_a_definition_holds_for_the_configs(work, name):
+    made = work(name)
+    made.check(list(made.definition.runs)[:: 1 if name == "shipped" else 12])
+
+
+@pytest.mark.parametrize("name", ["scarce", "all_cases"])
+def test_schemes_learn_for_as_many_steps(name):
+    definition = read_definition(find_definition(BUNDLE, name))
+    made = Experiment(definition, BUNDLE, None, Path("nowhere"))
+    for run, value in definition.runs.items():
+        if "fold0" in run:
+            # a transferred network learns from its own domain in the second half
+            steps = made.steps(run)["network"] / (2 if "target" in value.overrides else 1)
+            assert steps == 400, run
+
+
+def test_scarce_is_the_default_and_has_all_schemes():
+    definition = read_definition(find_definition(BUNDLE))
+    assert definition.name == "scarce"
+    names = selected_runs(definition, None)
+    schemes = [name.split("_")[0] for name in names]
+    joint = dict.fromkeys(("shared", "dsl", "dsbn", "contrastive", "full"), 5)
+    assert {scheme: schemes.count(scheme) for scheme in schemes} == {"individual": 20, "transfer": 20, **joint}
+    assert len([run for run in definition.runs.values() if run.optional]) == 2 * (20 + 5 + 5)
+    assert len(selected_runs(definition, definition.quick_runs)) == 4
+
+
+def test_data_of_several_domains_are_named_in_the_settings(work):
+    settings = work("scarce").settings("full_seed0_fold3")
+    assert settings["dataset"] == "; ".join(f"{domain}, 6 cases" for domain in DOMAINS["scarce"])
+    assert (settings["fold"], settings["seed"]) == (3, 0)
+
+
+def test_an_evaluation_is_of_the_domains_of_its_run(work):
+    made = work("scarce")
+    assert made.settings("individual_spine_vb2_seed0_fold1", "network")["domains"] == "spine_vb2"
+    assert made.settings("transfer_spine_vb2_seed0_fold1", "network")["target"] == "spine_vb2"
+
+
+def test_a_row_of_a_domain_that_the_data_lack(work, tmp_path):
+    made = work("scarce")
+    shutil.rmtree(tmp_path / "data" / "spine_vb3")
+    with pytest.raises(DataError, match="of the row 'individual, spine_vb3': 'spine_vb3'"):
+        made.check([])
+
+
+def test_overrides_that_make_no_schedule(work):
+    made = work("scarce")
+    broken = replace(made, definition=replace(made.definition, runs={"x": Run(overlays=("transfer",))}))
+    with pytest.raises(DataError, match=r"run 'x': the stage 'pretraining' needs a target"):
+        broken.steps("x")
+
+
+def test_table_of_schemes_and_domains(work):
+    made = work("all_cases", answer)
+    for name, run in made.definition.runs.items():
+        made.train(name)
+        made.evaluate(name, *run.evaluations)
+    table = write_table(made)
+    assert table["rows"]["full"]["cases"] == 4
+    assert table["rows"]["individual, spine_vb1"]["runs"] == 5
+    assert table["rows"]["full, spine_vb1"]["metrics"]["dice_mean"]["mean"] == pytest.approx(0.9)
+    assert table["comparisons"]["full less individual"]["n"] == 4
+    assert table["comparisons"]["spine_vb1: full less individual"]["mean_difference"] == pytest.approx(0.1)
+    reached = {name: item["reached"] for name, item in table["requirements"].items()}
+    assert reached["full less individual, Dice"] is True
+    assert reached["full less individual, p"] is False
+    assert reached["domain found, between spine and heart"] is True
+    text = (made.folder / "table.md").read_text()
+    assert "steps (network + prior)" in text
+    assert "domain found for held-out volumes: 100.0% of 20 right" in text
+    assert (made.folder / "cases.csv").read_text().startswith("row,domain,case,dice_mean")
+
+
+def test_optional_seeds_count_once_they_are_done(work):
+    made = work("scarce", answer)
+    table = carry_out(made, selected_runs(made.definition, "shared_seed0_*,shared_seed1_fold0"))
+    row = table["rows"]["shared"]
+    assert (row["done"], row["runs"], row["complete"]) == (6, 6, True)
+    assert table["rows"]["full"]["runs"] == 5
+
+
+@pytest.mark.parametrize("options", [{"bundle": "deepatlas"}, {"bundle": "multidomain_segmentation", "definition": "shipped"}])
+def test_list(options, capsys):
+    experiment(**options, list=True)
+    assert "runs selected" in capsys.readouterr().out
+
+
+def test_definitions_are_json_of_one_kind():
+    contents = [json.loads(path.read_text()) for path in (BUNDLE / "configs" / "experiments").glob("*.json")]
+    assert sum("runs" in content for content in contents) == 3
+    assert sum(content.get("default") is True for content in contents) == 1

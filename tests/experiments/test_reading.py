@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+
+from tools.data.checks import DataError
+from tools.data.files import write_json
+from tools.experiments.reading import find_definition, read_definition
+
+CONTENT = {
+    "overrides": {"holdout": 2},
+    "runs": {
+        "alone": {"repeat": {"domains": ["knee", "ankle"], "fold": [0, 1]}, "evaluating": ["domains", "holdout"]},
+        "joint": {"repeat": {"seed": [0, 1], "fold": [0, 1]}, "optional": {"seed": [1]}, "overrides": {"epochs": 3}},
+    },
+    "evaluations": {"network": {}},
+    "metrics": {"dice": {"title": "Dice"}},
+    "rows": {
+        "alone": {"of": ["alone_{domain}_*/network"], "domains": ["knee", "ankle"]},
+        "joint": {"of": ["joint_*/network"], "domains": ["knee", "ankle"]},
+        "joint on knees": {"of": ["joint_seed0_fold0/network"], "domain": "knee"},
+    },
+    "comparisons": {"knee": {"a": "joint, knee", "b": "alone, knee", "metric": "dice"}},
+    "confusions": {"found": {"of": ["joint_*/network"], "truth": "domain", "answer": "auto", "alike": [["knee", "ankle"]]}},
+    "requirements": {"found": {"confusion": "found", "at_least": 0.9}, "gain": {"comparison": "knee", "above": 0}},
+    "group_by": "^p\\d+",
+    "quick_runs": "joint_*",
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads the definition CONTENT with changes."""
+
+    def read(**changes):
+        write_json(tmp_path / "tiny.json", {**CONTENT, **changes})
+        return read_definition(tmp_path / "tiny.json")
+
+    return read
+
+
+def test_repeated_runs(read):
+    runs = read().runs
+    assert [*runs] == [f"alone_{domain}_fold{k}" for domain in ("knee", "ankle") for k in (0, 1)] + [
+        f"joint_seed{seed}_fold{k}" for seed in (0, 1) for k in (0, 1)
+    ]
+    assert runs["joint_seed1_fold0"].overrides == {"epochs": 3, "seed": 1, "fold": 0}
+    assert [name for name, run in runs.items() if run.optional] == ["joint_seed1_fold0", "joint_seed1_fold1"]
+    assert runs["alone_knee_fold0"].evaluating == ("domains", "holdout")
+
+
+def test_rows_by_pattern_and_domain(read):
+    rows = read().rows
+    assert [*rows] == ["alone", "joint", "joint on knees", "alone, knee", "joint, knee", "alone, ankle", "joint, ankle"]
+    assert len(rows["alone"].of) == 4
+    assert rows["alone"].domain is None
+    assert rows["alone, ankle"].of == (("alone_ankle_fold0", "network"), ("alone_ankle_fold1", "network"))
+    assert rows["alone, ankle"].domain == "ankle"
+    assert len(rows["joint, knee"].of) == 4
+    assert rows["joint on knees"].domain == "knee"
+
+
+def test_other_parts(read):
+    definition = read()
+    assert definition.group_by == "^p\\d+"
+    assert definition.quick_runs == "joint_*"
+    assert definition.confusions["found"].alike == (("knee", "ankle"),)
+    assert definition.requirements["gain"].reached(0.1)
+    assert not definition.requirements["gain"].reached(0)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("rows", {"r": {"of": ["jiont_*/network"]}}, "row 'r' has 'jiont_*/network', which names no run"),
+        ("rows", {"r": {"of": ["joint_*/netwrk"]}}, "unknown evaluation 'netwrk'"),
+        ("rows", {"r": {"of": ["joint_*/network"], "domain": "knee", "domains": ["knee"]}}, "is about one domain already"),
+        ("rows", {**CONTENT["rows"], "alone, knee": {"of": ["joint_*/network"]}}, "two rows are named 'alone, knee'"),
+        ("runs", {**CONTENT["runs"], "alone_knee_fold0": {}}, "two runs are named 'alone_knee_fold0'"),
+        ("runs", {**CONTENT["runs"], "x": {"repeat": {"fold": 3}}}, "run 'x': repeat must map 'fold' to a list"),
+        ("runs", {**CONTENT["runs"], "x": {"repeat": {"model_dir": ["a"]}}}, "must not set 'model_dir'"),
+        ("runs", {**CONTENT["runs"], "x": {"optional": {"seed": [1]}}}, "optional must map keys of repeat"),
+        ("runs", {**CONTENT["runs"], "x": {"evaluating": ["domain"]}}, "unknown override 'domain'"),
+        ("group_by", "(", "group_by '(' is not a regular expression"),
+        ("confusions", {"c": {"of": ["joint_*/network"], "truth": "domain"}}, "lacks 'answer'"),
+        ("requirements", {"q": {"confusion": "fuond", "at_least": 1}}, "unknown confusion 'fuond'; did you mean 'found'"),
+        ("requirements", {"q": {"confusion": "found", "row": "joint", "at_least": 1}}, "is on a row and on a confusion"),
+        ("requirements", {"q": {"confusion": "found", "metric": "dice", "at_least": 1}}, "needs a row and a metric"),
+    ],
+)
+def test_a_faulty_definition_is_refused(read, part, value, message):
+    with pytest.raises(DataError) as caught:
+        read(**{part: value})
+    assert message in str(caught.value)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A bundle with an overlay and two definitions, none of which is the default."""
+    folder = tmp_path / "configs" / "experiments"
+    write_json(folder / "overlay.json", {"epochs": 3})
+    write_json(folder / "many.json", {"runs": {}})
+    write_json(folder / "few.json", {"runs": {}})
+    return tmp_path
+
+
+def test_a_definition_by_name(bundle):
+    folder = bundle / "configs" / "experiments"
+    assert find_definition(bundle, "few") == find_definition(bundle, "few.json") == folder / "few.json"
+
+
+def test_a_definition_by_path(bundle):
+    assert find_definition(bundle, "elsewhere/few.json").parts == ("elsewhere", "few.json")
+
+
+def test_the_definition_that_says_so_is_the_default(bundle):
+    write_json(bundle / "configs" / "experiments" / "few.json", {"runs": {}, "default": True})
+    assert find_definition(bundle).name == "few.json"
+
+
+def test_the_only_definition_is_the_default(bundle):
+    (bundle / "configs" / "experiments" / "few.json").unlink()
+    assert find_definition(bundle).name == "many.json"
+
+
+def test_no_default(bundle):
+    with pytest.raises(DataError, match="0 definitions are the default; give --definition, one of few, many"):
+        find_definition(bundle)
+
+
+def test_no_definition(tmp_path):
+    with pytest.raises(DataError, match="no experiment is defined"):
+        find_definition(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "message"), [("fwe", "did you mean few"), ("overlay", "known: few, many")])
+def test_an_unknown_definition(bundle, name, message):
+    with pytest.raises(DataError, match=message):
+        find_definition(bundle, name)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from tools.data.checks import DataError
+from tools.data.files import write_csv
+from tools.experiments.confusion import confuse
+from tools.experiments.definition import Confusion, Requirement, Row
+from tools.experiments.table import compare, judge, row_cases
+
+A, B = ("a", "network"), ("b", "network")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Results of two seeds on two domains, in which cases have the same names; one patient has two images."""
+    scores = {A: (0.5, 0.7, 0.9), B: (0.7, 0.9, 0.5)}
+    result = {}
+    for source, (knee, first, second) in scores.items():
+        result[source] = tmp_path / f"{source[0]}.csv"
+        rows = [
+            {"case": "p1_frame1", "domain": "knee", "dice": knee, "auto": "knee"},
+            {"case": "p1_frame1", "domain": "heart", "dice": first, "auto": "heart"},
+            {"case": "p1_frame2", "domain": "heart", "dice": second, "auto": "knee" if source == A else "heart"},
+        ]
+        write_csv(result[source], rows)
+    return result
+
+
+def test_cases_of_one_name_in_two_domains_are_two(files):
+    cases = row_cases(Row((A, B), ("dice",)), files)
+    assert [(case["domain"], case["case"]) for case in cases] == [("knee", "p1_frame1"), ("heart", "p1_frame1"), ("heart", "p1_frame2")]
+    assert [case["dice"] for case in cases] == pytest.approx([0.6, 0.8, 0.7])
+
+
+def test_images_of_a_patient_are_one_case_within_a_domain(files):
+    cases = row_cases(Row((A, B), ("dice",)), files, group_by="^.+?(?=_frame|$)")
+    assert cases == [
+        {"domain": "knee", "case": "p1", "dice": pytest.approx(0.6)},
+        {"domain": "heart", "case": "p1", "dice": pytest.approx(0.75)},
+    ]
+
+
+def test_a_row_of_one_domain(files):
+    assert [case["case"] for case in row_cases(Row((A,), ("dice",), domain="heart"), files)] == ["p1_frame1", "p1_frame2"]
+
+
+def test_a_pattern_that_does_not_match_a_case(files):
+    with pytest.raises(DataError, match="does not match the case name p1_frame1"):
+        row_cases(Row((A,), ("dice",)), files, group_by="patient")
+
+
+def test_compare_pairs_cases_of_one_domain(files):
+    a, b = (row_cases(Row((source,), ("dice",)), files) for source in (A, B))
+    found = compare(a, list(reversed(b)), "dice")
+    # by hand: -0.2, -0.2, 0.4
+    assert found["n"] == 3
+    assert found["mean_difference"] == pytest.approx(0)
+    assert found["ci95_low"] < 0 < found["ci95_high"]
+
+
+def test_confusion_counts_and_share(files):
+    found = confuse(Confusion((A, B), "domain", "auto"), files)
+    assert found["counts"] == {"heart": {"heart": 3, "knee": 1}, "knee": {"knee": 2}}
+    assert found["n"] == 6
+    assert found["right"] == pytest.approx(5 / 6)
+    assert judge(Requirement("above", 0.8, confusion="c"), {}, {}, {"c": found})["reached"] is True
+    assert judge(Requirement("above", 0.8, confusion="c"), {}, {}, {})["reached"] is None
+
+
+def test_values_that_are_alike_are_right(files):
+    assert confuse(Confusion((A, B), "domain", "auto", (("knee", "heart"),)), files)["right"] == 1
+
+
+def test_a_confusion_needs_its_columns(files):
+    with pytest.raises(DataError, match="a.csv: has no 'answer' in a row"):
+        confuse(Confusion((A,), "domain", "answer"), files)

@@ -1,0 +1,257 @@
+"""Finds and reads the definition of an experiment; what its parts mean stands in :mod:`tools.experiments.definition`."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.utils import ensure_tuple
+
+from tools.data.checks import DataError, read_json
+from tools.experiments.definition import Comparison, Confusion, Definition, Metric, Requirement, Row, Run
+from tools.experiments.repeats import is_optional, repetitions
+
+__all__ = ["find_definition", "read_definition"]
+
+LIMITS = ("at_least", "at_most", "above", "below")
+STATISTICS = ("mean_difference", "p_value")
+RESERVED = ("dataset_dir", "output_dir", "model_dir", "resume", "finetune")
+
+
+def find_definition(bundle: Path, name: str | None = None) -> Path:
+    """Path of one of a bundle's definitions.
+
+    Args:
+        bundle: the bundle's folder.
+        name: of a file in its ``configs/experiments``, with or without ``.json``, or a path; by default the definition that says
+            ``"default": true``, or the only one.
+
+    Raises:
+        DataError: there is none of that name, or none that is the default; the message names those there are.
+    """
+    if name is not None and (len(Path(name).parts) > 1 or Path(name).is_file()):
+        return Path(name)
+    folder = bundle / "configs" / "experiments"
+    contents = {path: read_json(path) for path in sorted(folder.glob("*.json"))}
+    found = {path.stem: path for path, content in contents.items() if isinstance(content, dict) and "runs" in content}
+    if name is not None:
+        stem = name.removesuffix(".json")
+        if stem not in found:
+            near = difflib.get_close_matches(stem, found, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(found) or 'none'}"
+            raise DataError(f"{folder}: there is no definition {name!r}; {hint}")
+        return found[stem]
+    default = [path for path in found.values() if contents[path].get("default") is True or len(found) == 1]
+    if not found:
+        raise DataError(f"{folder}: no experiment is defined")
+    if len(default) != 1:
+        raise DataError(f"{folder}: {len(default)} definitions are the default; give --definition, one of {', '.join(found)}")
+    return default[0]
+
+
+def read_definition(path: str | os.PathLike) -> Definition:
+    """Read and check the definition of an experiment.
+
+    Raises:
+        DataError: the file is missing, no JSON, or something in it is unknown, of the wrong kind or missing.
+    """
+    path = Path(path)
+    content = read_json(path)
+    reader = _Reader(path)
+    plain = {"name": str, "default": bool, "group_by": str, "quick_runs": str}
+    parts = {**plain, **dict.fromkeys((*_MAPPINGS, *_NEEDED), dict)}
+    content = {"name": path.stem} | {key: {} for key in _MAPPINGS} | reader.table("the file", content, parts, _NEEDED)
+
+    overrides, quick = (reader.overrides(key, content[key]) for key in ("overrides", "quick"))
+    evaluations = {name: reader.overrides(f"evaluation {name!r}", value) for name, value in reader.named(content, "evaluations")}
+    metrics = {}
+    for name, value in reader.named(content, "metrics"):
+        metrics[name] = Metric(**reader.table(f"metric {name!r}", value, {"title": str, "decimals": int}, ("title",)))
+    runs: dict[str, Run] = {}
+    for name, value in reader.named(content, "runs"):
+        for repetition, run in reader.runs(name, value, overrides, evaluations).items():
+            if repetition in runs:
+                raise DataError(f"{path}: two runs are named {repetition!r}")
+            runs[repetition] = run
+    rows = reader.rows(content, runs, metrics)
+    comparisons = {}
+    for name, value in reader.named(content, "comparisons"):
+        where = f"comparison {name!r}"
+        value = reader.table(where, value, {"a": str, "b": str, "metric": str}, ("a", "b", "metric"))
+        for row in (value["a"], value["b"]):
+            reader.known(where, "metric", value["metric"], rows[reader.known(where, "row", row, rows)].metrics)
+        comparisons[name] = Comparison(**value)
+    confusions = {name: reader.confusion(name, value, runs) for name, value in reader.named(content, "confusions")}
+    return Definition(
+        path=path,
+        name=content["name"],
+        overrides=overrides,
+        quick=quick,
+        runs=runs,
+        evaluations=evaluations,
+        metrics=metrics,
+        rows=rows,
+        comparisons=comparisons,
+        requirements={
+            name: reader.requirement(name, value, rows, comparisons, confusions) for name, value in reader.named(content, "requirements")
+        },
+        confusions=confusions,
+        group_by=reader.pattern("group_by", content.get("group_by")),
+        quick_runs=content.get("quick_runs"),
+    )
+
+
+_NEEDED = ("runs", "evaluations", "metrics", "rows")
+_MAPPINGS = ("overrides", "quick", "comparisons", "confusions", "requirements")
+
+
+class _Reader:
+    """Checks the parts of one file; every message names it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def known(self, where: str, what: str, name: Any, names: Collection[str]) -> str:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+            raise DataError(f"{self.path}: {where} has an unknown {what} {name!r}; {hint}")
+        return name
+
+    def table(self, where: str, value: Any, kinds: Mapping[str, Any], needed: Collection[str] = ()) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise DataError(f"{self.path}: {where} must be a JSON object, not {type(value).__name__}")
+        value = {key: item for key, item in value.items() if not key.startswith("_")}
+        for key, item in value.items():
+            self.known(where, "key", key, kinds)
+            if not isinstance(item, kinds[key]) or isinstance(item, bool) and bool not in ensure_tuple(kinds[key]):
+                raise DataError(f"{self.path}: {where} has {key!r} of the wrong kind ({type(item).__name__})")
+        for key in needed:
+            if key not in value:
+                raise DataError(f"{self.path}: {where} lacks {key!r}")
+        return value
+
+    def named(self, content: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+        items = [(name, value) for name, value in content[key].items() if not name.startswith("_")]
+        for name, _ in items:
+            # runs and evaluations are folders
+            if key in ("runs", "evaluations") and not name.replace("_", "").replace("-", "").isalnum():
+                raise DataError(f"{self.path}: {key} has the name {name!r}; use letters, digits, - and _")
+        return items
+
+    def overrides(self, where: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise DataError(f"{self.path}: {where} must be a JSON object of overrides, not {type(value).__name__}")
+        for key, item in value.items():
+            if key in RESERVED:
+                raise DataError(f"{self.path}: {where} must not set {key!r}, the experiment does")
+            if item is None:
+                raise DataError(f"{self.path}: {where} sets {key!r} to null, which the command line cannot say")
+        return dict(value)
+
+    def pattern(self, where: str, text: str | None) -> str | None:
+        try:
+            re.compile(text or "")
+        except re.error as error:
+            raise DataError(f"{self.path}: {where} {text!r} is not a regular expression ({error})") from None
+        return text
+
+    def runs(self, name: str, value: Any, overrides: Mapping[str, Any], evaluations: Collection[str]) -> dict[str, Run]:
+        """A run, or the runs it stands for."""
+        where = f"run {name!r}"
+        kinds = {"overlays": list, "overrides": dict, "evaluations": list, "evaluating": list, "minutes": (int, float)}
+        kinds |= {"optional": (bool, dict), "repeat": dict}
+        value = {"evaluations": list(evaluations), "repeat": {}, "optional": False} | self.table(where, value, kinds)
+        own = self.overrides(where, value.get("overrides", {}))
+        passed, result = value.get("evaluating", ()), {}
+        try:
+            for repetition, more in repetitions(name, value["repeat"]).items():
+                result[repetition] = Run(
+                    overlays=tuple(value.get("overlays", ())),
+                    overrides=self.overrides(where, {**own, **more}),
+                    evaluations=tuple(self.known(where, "evaluation", key, evaluations) for key in value["evaluations"]),
+                    evaluating=tuple(self.known(f"{where}, evaluating,", "override", key, {**overrides, **own, **more}) for key in passed),
+                    minutes=value.get("minutes", 0),
+                    optional=is_optional(value["optional"], more),
+                )
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{self.path}: {where}: {error}") from None
+        return result
+
+    def rows(self, content: Mapping[str, Any], runs: Mapping[str, Run], metrics: Mapping[str, Metric]) -> dict[str, Row]:
+        """The rows, then those that show a row for one domain, domain after domain."""
+        result, derived = {}, {}
+        for name, value in self.named(content, "rows"):
+            where = f"row {name!r}"
+            kinds = {"of": list, "metrics": list, "domain": str, "domains": list}
+            value = {"metrics": list(metrics), "domains": []} | self.table(where, value, kinds, ("of",))
+            shown = tuple(self.known(where, "metric", key, metrics) for key in value["metrics"])
+            if not value["of"] or not shown:
+                raise DataError(f"{self.path}: {where} needs at least one entry of 'of' and of 'metrics'")
+            if "domain" in value and value["domains"]:
+                raise DataError(f"{self.path}: {where} is about one domain already, and cannot have 'domains'")
+            result[name] = Row(self.sources(where, value["of"], runs, value.get("domain")), shown, value.get("domain"))
+            for domain in map(str, value["domains"]):
+                derived.setdefault(domain, {})[f"{name}, {domain}"] = Row(self.sources(where, value["of"], runs, domain), shown, domain)
+        for more in derived.values():
+            for name in more:
+                if name in result:
+                    raise DataError(f"{self.path}: two rows are named {name!r}")
+            result |= more
+        return result
+
+    def sources(self, where: str, texts: list[Any], runs: Mapping[str, Run], domain: str | None = None) -> tuple[tuple[str, str], ...]:
+        """Pairs (run, evaluation) that entries of "of" name."""
+        result = []
+        for text in texts:
+            pattern, _, evaluation = str(text).replace("{domain}", domain or "*").partition("/")
+            found = fnmatch.filter(runs, pattern) if "*" in pattern else [self.known(where, "run", pattern, runs)]
+            if not found:
+                raise DataError(f"{self.path}: {where} has {text!r}, which names no run; known: {', '.join(runs)}")
+            result += [(run, self.known(f"{where}, run {run!r}", "evaluation", evaluation, runs[run].evaluations)) for run in found]
+        return tuple(dict.fromkeys(result))
+
+    def confusion(self, name: str, value: Any, runs: Mapping[str, Run]) -> Confusion:
+        where = f"confusion {name!r}"
+        kinds = {"of": list, "truth": str, "answer": str, "alike": list}
+        value = self.table(where, value, kinds, ("of", "truth", "answer"))
+        alike = value.get("alike", [])
+        if not all(isinstance(group, list) for group in alike):
+            raise DataError(f"{self.path}: {where} has 'alike' of the wrong kind; it must be a list of lists")
+        return Confusion(self.sources(where, value["of"], runs), value["truth"], value["answer"], tuple(map(tuple, alike)))
+
+    def requirement(
+        self,
+        name: str,
+        value: Any,
+        rows: Mapping[str, Row],
+        comparisons: Mapping[str, Comparison],
+        confusions: Mapping[str, Confusion],
+    ) -> Requirement:
+        where = f"requirement {name!r}"
+        kinds = dict.fromkeys(("row", "metric", "comparison", "statistic", "confusion"), str) | dict.fromkeys(LIMITS, (int, float))
+        value = self.table(where, value, kinds)
+        limits = [key for key in LIMITS if key in value]
+        if len(limits) != 1:
+            raise DataError(f"{self.path}: {where} needs one of {', '.join(LIMITS)}")
+        subjects = [key for key in ("row", "comparison", "confusion") if key in value]
+        if len(subjects) > 1:
+            raise DataError(f"{self.path}: {where} is on a {' and on a '.join(subjects)}; choose one")
+        if subjects == ["comparison"] and "metric" not in value:
+            self.known(where, "comparison", value["comparison"], comparisons)
+            self.known(where, "statistic", value.get("statistic", STATISTICS[0]), STATISTICS)
+        elif subjects == ["row"] and "metric" in value and "statistic" not in value:
+            self.known(where, "metric", value["metric"], rows[self.known(where, "row", value["row"], rows)].metrics)
+        elif subjects == ["confusion"] and not {"metric", "statistic"} & set(value):
+            self.known(where, "confusion", value["confusion"], confusions)
+        else:
+            raise DataError(f"{self.path}: {where} needs a row and a metric, or a comparison and perhaps a statistic, or a confusion")
+        limit = limits[0]
+        return Requirement(limit, value.pop(limit), **value)
