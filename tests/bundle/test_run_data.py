@@ -32,6 +32,17 @@ def test_without_a_holdout_the_report_is_the_validation(tiny_dataset, tmp_path):
     assert data.report == data.validation
 
 
+def test_particles_are_named_where_they_are(tiny_dataset, tmp_path):
+    (tiny_dataset / "particles").mkdir()
+    (tiny_dataset / "particles" / "case_02.particles").write_text("1 2 3\n")
+    data = make(tiny_dataset, tmp_path, split={"fold": "all"})
+    named = {case["name"]: case["particles"] for case in data.train if "particles" in case}
+    assert named == {"case_02": str(tiny_dataset / "particles" / "case_02.particles")}
+    data.check()
+    with pytest.raises(DataError, match=r"case_00.nii.gz: no particle file"):
+        data.check(need_particles=True)
+
+
 def test_save(tiny_dataset, tmp_path):
     data = make(tiny_dataset, tmp_path, plan={"spacing": 2.0, "size": None}, extra={"channels": [4, 8]})
     data.save()

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from tools.data.augmentation import Augmentation, rotation_matrices
+from tools.data.augmentation import Augmentation, deform_points, rotation_matrices
+from tools.registration.displacement import sample
 
 STILL = {"rotation": 0, "scaling": 0, "translation": 0, "elastic": 0}
 PLAIN = {"gamma": 0, "contrast": 0, "bias": 0, "noise": 0, "blur": 0}
@@ -125,3 +126,32 @@ def test_each_intensity_change_stays_within_its_limit(part, limit):
         assert (changed - image).abs().max() <= 0.5 * limit + limit / 5 + 1e-6
     else:
         assert (changed - image).flatten(1).std(1).max() <= limit * 1.1
+
+
+def test_points_turn_against_the_field():
+    """The image's voxel p looks at A p + t, so what was at q is seen at A^-1 (q - t)."""
+    matrix = torch.tensor([[1.1, 0.2, 0], [-0.2, 0.9, 0], [0, 0, 1]])
+    position = torch.stack(torch.meshgrid(*(torch.arange(12.0),) * 3, indexing="ij"))[None]
+    ddf = torch.einsum("ij,bj...->bi...", matrix - torch.eye(3), position) + 0.5
+    points = torch.tensor([[[4.0, 5, 6], [6, 6, 3]]])
+    expected = (points - 0.5) @ torch.linalg.inv(matrix).T
+    torch.testing.assert_close(deform_points(points, ddf), expected, atol=1e-4, rtol=0)
+
+
+def test_points_move_with_the_image():
+    """A point keeps the place in the anatomy: the field carries it back to where it came from."""
+    augmentation = Augmentation(elastic=2.0)
+    points = torch.rand(3, 40, 3) * 20 + 6
+    image = ball(n=32).expand(3, 1, 32, 32, 32)
+    _, _, moved = augmentation.deform_with_points(image, image, points, generator())
+    ddf = augmentation.displacement(image, generator())
+    back = moved + sample(ddf, moved.transpose(1, 2)[..., None, None])[..., 0, 0].transpose(1, 2)
+    assert (moved - points).norm(dim=-1).mean() > 1
+    torch.testing.assert_close(back, points, atol=1e-2, rtol=0)
+
+
+def test_with_points_images_are_deformed_alike():
+    image = torch.rand(2, 1, 16, 16, 16)
+    plain = Augmentation().deform(image, image, generator())
+    with_points = Augmentation().deform_with_points(image, image, torch.rand(2, 4, 3) * 15, generator())
+    assert all(torch.equal(a, b) for a, b in zip(plain, with_points))

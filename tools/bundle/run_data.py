@@ -19,8 +19,12 @@ __all__ = ["RunData", "as_dictionaries"]
 
 
 def as_dictionaries(cases: Iterable[Case]) -> list[dict[str, str]]:
-    """Cases as MONAI's data dictionaries: "image" and, where there is one, "label" (paths), and "name"."""
-    return [{"name": case.name, "image": str(case.image)} | ({} if case.label is None else {"label": str(case.label)}) for case in cases]
+    """Cases as MONAI's data dictionaries: "image" and, where there are any, "label" and "particles" (paths), and "name"."""
+
+    def paths(case: Case) -> dict[str, str]:
+        return {key: str(path) for key in ("image", "label", "particles") if (path := getattr(case, key)) is not None}
+
+    return [{"name": case.name} | paths(case) for case in cases]
 
 
 class RunData:
@@ -92,15 +96,19 @@ class RunData:
         """Cases held out for the final numbers, or the validation cases where none are held out."""
         return as_dictionaries(self.split.report or self.split.validation)
 
-    def check(self, need_labels: int = 1) -> None:
+    def check(self, need_labels: int = 1, need_particles: bool = False) -> None:
         """Look at every input file, and at what lies in the output folder already, before work starts.
+
+        Args:
+            need_labels: least number of labelled cases.
+            need_particles: whether every labelled case must have corresponding points.
 
         Raises:
             DataError: there is no data set, it has a fault, or the output folder holds another run.
         """
         if self.dataset is None:
             raise DataError("no data set: give --dataset_dir, a folder with dataset.json, imagesTr/ and labelsTr/")
-        check_dataset(self.dataset, need_labels=need_labels)
+        check_dataset(self.dataset, need_labels=need_labels, need_particles=need_particles)
         self._check_output()
 
     def _check_output(self) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from tools.registration.displacement import identity_grid, warp
+from tools.registration.displacement import identity_grid, sample, warp
 
-__all__ = ["Augmentation", "rotation_matrices"]
+__all__ = ["Augmentation", "deform_points", "rotation_matrices"]
 
 
 _LINEAR = {2: "bilinear", 3: "trilinear"}
@@ -39,6 +39,29 @@ def rotation_matrices(angles: torch.Tensor) -> torch.Tensor:
         step[:, i, j], step[:, j, i] = -sin[:, axis], sin[:, axis]
         matrix = matrix @ step
     return matrix
+
+
+@torch.no_grad()
+def deform_points(points: torch.Tensor, ddf: torch.Tensor, iterations: int = 8) -> torch.Tensor:
+    """Where points of an image lie once it is warped: q with q + u(q) = p, by Newton's method with the field's differences as Jacobian.
+
+    Args:
+        points: (B, M, 3), voxels of the image.
+        ddf: (B, 3, D, H, W), voxels; the field that :func:`tools.registration.displacement.warp` is given.
+        iterations: of Newton's method. A fixed-point iteration would crawl where rotation, scaling and elastic part add up.
+
+    Returns:
+        (B, M, 3), voxels of the warped image.
+    """
+    unit = torch.eye(3, dtype=points.dtype, device=points.device)
+    probes = torch.cat((torch.zeros_like(unit[:1]), 0.5 * unit, -0.5 * unit))
+    moved = points
+    for _ in range(iterations):
+        positions = moved[:, None] + probes.view(1, 7, 1, 3)
+        u = sample(ddf, positions.permute(0, 3, 1, 2)[..., None])[..., 0].permute(0, 2, 3, 1).to(points)
+        jacobian = unit + torch.stack([u[:, 1 + axis] - u[:, 4 + axis] for axis in range(3)], dim=-1)
+        moved = moved - torch.linalg.solve(jacobian, (moved + u[:, 0] - points)[..., None])[..., 0]
+    return moved
 
 
 @dataclass
@@ -82,7 +105,18 @@ class Augmentation:
         Returns:
             image and label of the same shapes.
         """
-        moving, ddf = torch.cat((image, label.to(image.dtype)), dim=1), self.displacement(image, generator)
+        return self._warped(image, label, self.displacement(image, generator))
+
+    def deform_with_points(
+        self, image: torch.Tensor, label: torch.Tensor, points: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As :meth:`deform` of volumes, with the points (B, M, 3) of each image, in voxels, moved along with it."""
+        ddf = self.displacement(image, generator)
+        return (*self._warped(image, label, ddf), deform_points(points, ddf))
+
+    @staticmethod
+    def _warped(image: torch.Tensor, label: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        moving = torch.cat((image, label.to(image.dtype)), dim=1)
         if image.ndim == 4:
             # A slice is a volume of one layer, whose displacement stays in the layer.
             warped = warp(moving.unsqueeze(2), torch.cat((torch.zeros_like(ddf[:, :1]), ddf), dim=1).unsqueeze(2)).squeeze(2)

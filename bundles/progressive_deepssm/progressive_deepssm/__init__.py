@@ -1,0 +1,1 @@
+"""Progressive DeepSSM: from an image straight to a shape model."""

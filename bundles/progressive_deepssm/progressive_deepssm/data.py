@@ -1,0 +1,139 @@
+"""Cases as the network sees them, and what is wrong with those it cannot use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import CacheDataset
+from monai.transforms import Compose, Lambdad, MapTransform, Transform
+
+from progressive_deepssm.frame import to_frame
+from tools.data.checks import DataError, check_images
+from tools.data.decathlon import Case, read_images
+from tools.data.geometry import load_volume, preprocessing
+from tools.data.plan import Plan, grid_along, read_header
+from tools.shape.particles import check_world, read_particles
+from tools.shape.surfaces import label_surface
+
+__all__ = ["ShapeDataset", "case_transforms", "check_shape_cases", "check_sizes", "images_to_model", "voxels_on_grid"]
+
+
+class KeepKeysd(MapTransform):
+    """Drops every key but the named ones, so that cases from anywhere (MONAI Label adds its own keys) batch together."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The named keys that are there."""
+        return {key: data[key] for key in self.key_iterator(data)}
+
+
+class LoadPoints(Transform):
+    """From "particles", a path, to "points" (M, 3) float32 in the frame of the preprocessed "image"."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The case with "points" in place of "particles"."""
+        result = {key: value for key, value in data.items() if key != "particles"}
+        if "particles" in data:
+            sizes = self.plan.extra["shape"]
+            points = read_particles(data["particles"], sizes["points"])[: sizes["scales"][-1]]
+            affine = np.asarray(data["image"].affine, dtype=np.float64)
+            result["points"] = torch.from_numpy(to_frame(points, affine, self.plan)).float()
+        return result
+
+
+def case_transforms(plan: Plan) -> Compose:
+    """From paths to tensors.
+
+    "image" (1, D, H, W) in [0, 1]; where there are any, "label" (1, D, H, W) of channel numbers and "points" (M, 3) in the frame, mm.
+    """
+    return Compose(
+        [
+            KeepKeysd(["name", "image", "label", "particles"], allow_missing_keys=True),
+            *preprocessing(plan).transforms,
+            Lambdad("label", plan.to_channels, allow_missing_keys=True),
+            LoadPoints(plan),
+        ]
+    )
+
+
+class ShapeDataset(CacheDataset):
+    """Cases of a data set, kept in memory, and after them cases that are no files.
+
+    Args:
+        data: case dictionaries of paths.
+        transform: :func:`case_transforms`.
+        extra: further cases in the form that ``transform`` gives: "image" (1, D, H, W) float32, "label" (1, D, H, W) int64 channel
+            numbers, "points" (M, 3) float32. Shapes made from training cases go here; the shape model is made without them.
+        **options: of ``CacheDataset``.
+    """
+
+    def __init__(self, data: Sequence[Any], transform: Any, extra: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> None:
+        self.extra = list(extra or [])
+        super().__init__(data, transform, **options)
+
+    @property
+    def real(self) -> int:
+        """Number of cases of the data set, which come first."""
+        return super().__len__()
+
+    def __len__(self) -> int:
+        return self.real + len(self.extra)
+
+    def _transform(self, index: int) -> Any:
+        return super()._transform(index) if index < self.real else self.extra[index - self.real]
+
+
+def voxels_on_grid(case: Case, plan: Plan) -> np.ndarray:
+    """How many voxels of the plan's grid a case's image fills along each axis, (3,), from its header."""
+    shape, spacing = grid_along(*read_header(case), plan.orientation)
+    return np.round(shape * spacing / np.array(plan.spacing)).astype(int)
+
+
+def check_sizes(cases: Iterable[Case], plan: Plan) -> None:
+    """Check that images are no smaller than the network's field, which the plan keeps as ``extra["shape"]["field"]``.
+
+    Raises:
+        DataError: an image is; the line names it.
+    """
+    field = np.array(plan.extra["shape"]["field"])
+    for case in cases:
+        voxels = voxels_on_grid(case, plan)
+        if (voxels < field).any():
+            spacing, small, least = (" x ".join(f"{value:g}" for value in values) for values in (plan.spacing, voxels, field))
+            raise DataError(f"{case.image}: {small} voxels of {spacing} mm are less than the network's field, {least}")
+
+
+def check_shape_cases(cases: Sequence[Case], points: int, structure: int | None = None) -> None:
+    """Check points and label maps of the cases to learn from.
+
+    Args:
+        cases: each with image, label and particles.
+        points: how many points each must have.
+        structure: label value that the points lie on; None for everything but the background.
+
+    Raises:
+        DataError: particle files of unequal length or unreadable, points far from their image, a label map without a surface.
+    """
+    for case in cases:
+        shape, affine = read_header(case)
+        check_world(case.particles, read_particles(case.particles, points), shape, affine)
+        label_surface(*load_volume(case.label), structure, name=case.label)
+
+
+def images_to_model(dataset_dir: str | os.PathLike, plan: Plan) -> list[dict[str, str]]:
+    """The images of a data set's test list, of all its lists, or of a folder, checked, as MONAI data dictionaries.
+
+    Raises:
+        DataError: there is no image, one has a fault, or is smaller than the network's field.
+    """
+    cases = read_images(dataset_dir)
+    check_images(cases)
+    check_sizes(cases, plan)
+    return [{"image": str(Path(case.image))} for case in cases]

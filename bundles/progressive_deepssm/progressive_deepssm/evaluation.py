@@ -1,0 +1,147 @@
+"""A shape network on held-out cases: one row a case, against the true label's surface, in the images' own space."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from progressive_deepssm.data import check_shape_cases, check_sizes
+from progressive_deepssm.fitting import read_template
+from progressive_deepssm.modelling import ShapeModeller, ShapePrediction
+from tools.data.checks import DataError, check_dataset
+from tools.data.decathlon import Case, read_dataset
+from tools.data.geometry import GridMapping, load_volume
+from tools.data.plan import Plan
+from tools.data.splits import apply_split, read_split
+from tools.metrics.segmentation import segmentation_metrics
+from tools.metrics.tables import write_metrics
+from tools.networks.shape_networks import ShapeNetwork
+from tools.shape.distance import point_distances, surface_distance
+from tools.shape.particles import read_particles
+from tools.shape.procrustes import fit_similarity
+from tools.shape.surfaces import read_label_surface
+
+__all__ = ["case_metrics", "evaluate", "evaluation_cases"]
+
+logger = logging.getLogger("evaluation")
+
+
+def evaluation_cases(dataset_dir: str | os.PathLike, model_dir: str | os.PathLike) -> tuple[list[Case], dict[str, Any] | str]:
+    """The labelled cases to evaluate on, and what they are.
+
+    When every case the model was trained on is in the data set, its report cases (or, without any, its validation cases);
+    otherwise the data are new to the model and all labelled cases count.
+
+    Raises:
+        DataError: no labelled case is left.
+    """
+    dataset = read_dataset(dataset_dir)
+    path = Path(model_dir) / "splits.json"
+    cases: tuple[Case, ...] = dataset.cases
+    split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
+    if path.is_file():
+        record = read_split(path)
+        if set(record["train"]) <= {case.name for case in dataset.cases}:
+            known = apply_split(dataset, record, path)
+            cases = known.report or known.validation
+            split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
+        raise DataError(f"{dataset_dir}: no labelled case to evaluate on")
+    return sorted(labelled, key=lambda case: case.name), split
+
+
+def case_metrics(case: Case, prediction: ShapePrediction, grid: GridMapping, modeller: ShapeModeller) -> dict[str, float]:
+    """The metrics of one case.
+
+    - ``surface_mm``, ``hausdorff_mm``: of the predicted and the true label's surface, point to triangle, both directions averaged;
+    - ``mean_shape_surface_mm``: the same of the mean of the training shapes, which looks at no image;
+    - ``uncertainty_surface_spearman``: over the points, of their uncertainty and their distance from the true surface;
+    - segmentation metrics, where the network learnt to segment;
+    - with true points: ``rmse_mm_<M>`` of every scale, ``uncertainty_spearman`` of the uncertainty and the distance from the true point,
+      ``placed_mean_surface_mm`` of the mean shape moved onto the true points, and ``pdm_surface_mm`` of what the shape model makes of them.
+    """
+    plan, shape = modeller.plan, modeller.plan.extra["shape"]
+    true = read_label_surface(case.label, shape["structure"])
+
+    def mean_distance(points: np.ndarray) -> float:
+        return surface_distance(modeller.surface(points, grid.affine), true).mean
+
+    found = surface_distance(prediction.surface, true)
+    row = {"surface_mm": found.mean, "hausdorff_mm": found.hausdorff}
+    row["mean_shape_surface_mm"] = mean_distance(modeller.mean_shape(grid.affine))
+    row["uncertainty_mm"] = float(prediction.uncertainty.mean())
+    row["uncertainty_surface_spearman"] = _rank_correlation(prediction.uncertainty, point_distances(prediction.points, true))
+    if shape["segmentation"]:
+        truth, affine = load_volume(case.label)
+        spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
+        segmentation = grid.to_native(prediction.logits.softmax(0), mode="segmentation").numpy()
+        row |= segmentation_metrics(segmentation, truth, plan.labels, spacing)
+    if case.particles is not None:
+        points = read_particles(case.particles, shape["points"])[: shape["scales"][-1]]
+        for scale in prediction.scales:
+            row[f"rmse_mm_{len(scale)}"] = float(((scale - points[: len(scale)]) ** 2).sum(1).mean() ** 0.5)
+        row["uncertainty_spearman"] = _rank_correlation(prediction.uncertainty, np.linalg.norm(prediction.points - points, axis=1))
+        mean = modeller.mean_shape(grid.affine)
+        row["placed_mean_surface_mm"] = mean_distance(fit_similarity(mean, points).apply(mean))
+        row["pdm_surface_mm"] = mean_distance(modeller.reconstruction(points, grid.affine))
+    return row
+
+
+def evaluate(
+    dataset_dir: str | os.PathLike,
+    model_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    network: ShapeNetwork,
+    plan: Plan,
+    device: torch.device,
+    precision: str = "auto",
+    seed: int | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write ``metrics.csv`` and ``summary.json``: the metrics of :func:`case_metrics`, and ``seconds`` from the image file to its surface.
+
+    Args:
+        dataset_dir, model_dir, output_dir: data set, folder of the model, folder for the results.
+        network: the trained network.
+        plan: the plan.
+        device: where it computes.
+        precision: "auto", "float32", "bf16" or "fp16".
+        seed: of the training, for the summary.
+        details: further values for the summary.
+
+    Returns:
+        the summary.
+
+    Raises:
+        DataError: the data are unfit.
+    """
+    cases, split = evaluation_cases(dataset_dir, model_dir)
+    check_dataset(read_dataset(dataset_dir), need_cases=1)
+    check_sizes(cases, plan)
+    sizes = plan.extra["shape"]
+    check_shape_cases([case for case in cases if case.particles is not None], sizes["points"], sizes["structure"])
+    modeller = ShapeModeller(network, read_template(model_dir), plan, device, precision)
+    rows = []
+    for case in cases:
+        begin = time.perf_counter()
+        prediction, grid = modeller(case.image)
+        seconds = time.perf_counter() - begin
+        row: dict[str, Any] = {"case": case.name} | case_metrics(case, prediction, grid, modeller) | {"seconds": seconds}
+        rows.append(row)
+        logger.info(f"{case.name}: surface distance {row['surface_mm']:.3f} mm, mean shape {row['mean_shape_surface_mm']:.3f} mm")
+    return write_metrics(output_dir, rows, split=split, seed=seed, **(details or {}))
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(spearmanr(first, second).statistic)

@@ -1,0 +1,152 @@
+"""The data of a run: which cases have points, and the sizes of the shape model, which go into the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from progressive_deepssm.data import check_shape_cases, check_sizes, voxels_on_grid
+from tools.bundle.run_data import RunData, as_dictionaries
+from tools.data.checks import DataError
+from tools.data.decathlon import Case
+from tools.data.plan import Plan
+from tools.shape.particles import read_particles
+from tools.shape.sampling import scale_sizes
+
+__all__ = ["ShapeRunData", "mode_numbers", "refinement_numbers", "scale_numbers"]
+
+LEAST_CASES = 3  # a shape model of two shapes is a line
+LEAST_MODES = 16
+FIELD = 0.75  # of the smallest training image, along each axis
+
+
+def scale_numbers(points: int, scales: Sequence[int] | str | None) -> list[int]:
+    """Sizes of the nested scales: the ones given, by default by halving (64, 128, 256, 512 for 512 points); "single" is all points at once.
+
+    Raises:
+        DataError: they do not rise, or there are fewer points.
+    """
+    if scales is None:
+        return scale_sizes(points)
+    if scales == "single":
+        return [points]
+    numbers = [int(n) for n in (scales if isinstance(scales, (list, tuple)) else [scales])]
+    if not numbers or numbers[0] < 4 or any(a >= b for a, b in pairwise(numbers)):
+        raise DataError(f"scales must rise and begin with 4 or more, not {numbers}")
+    if numbers[-1] > points:
+        raise DataError(f"scales {numbers}: the particle files have {points} points only")
+    return numbers
+
+
+def mode_numbers(modes: int | Sequence[int], scales: Sequence[int], cases: int) -> list[int]:
+    """Numbers of modes of the scales; never more than ``cases - 1``.
+
+    Args:
+        modes: one a scale, or that of the last scale: the others then have their share of it by points, at least 16.
+        scales: sizes of the scales.
+        cases: training shapes.
+
+    Raises:
+        DataError: there is not one for each scale, or one is not positive.
+    """
+    if isinstance(modes, (list, tuple)):
+        numbers = [int(n) for n in modes]
+    else:
+        numbers = [max(min(int(modes), LEAST_MODES), int(modes) * scale // scales[-1]) for scale in scales]
+    if len(numbers) != len(scales) or min(numbers) < 1:
+        raise DataError(f"modes must be one number, or one for each of the scales {list(scales)}, not {modes}")
+    return [min(n, cases - 1) for n in numbers]
+
+
+def refinement_numbers(refinements: int | Sequence[int], scales: Sequence[int]) -> list[int]:
+    """Numbers of refinement steps of the scales: one number for all, or one each, the last ones of which count where scales are fewer.
+
+    Raises:
+        DataError: there are fewer numbers than scales, or a negative one.
+    """
+    numbers = [int(n) for n in (refinements if isinstance(refinements, (list, tuple)) else [refinements] * len(scales))]
+    if len(numbers) < len(scales) or min(numbers) < 0:
+        raise DataError(f"refinements must be one number, or one for each of the scales {list(scales)}, not {refinements}")
+    return numbers[-len(scales) :]
+
+
+class ShapeRunData(RunData):
+    """As :class:`tools.bundle.run_data.RunData`; cases without label or points are not learnt from.
+
+    Args:
+        scales, modes: see :func:`scale_numbers` and :func:`mode_numbers`.
+        shape: what else the plan keeps of the network in ``extra["shape"]``.
+        structure: label value that the points lie on; None for everything but the background.
+        **options: of ``RunData``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        scales: Sequence[int] | str | None = None,
+        modes: int | Sequence[int] = 64,
+        shape: dict[str, Any] | None = None,
+        structure: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self._scales, self._modes, self._shape = scales, modes, dict(shape or {})
+        self._structure = None if structure in (None, "all") else int(structure)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan, with the sizes of network and shape model in ``extra["shape"]``."""
+        plan = super().plan
+        if self.dataset is None or self._use_model_plan:
+            return plan
+        cases = _with_points(self.split.train)
+        if len(cases) < LEAST_CASES:
+            description = self.dataset.root / "dataset.json"
+            raise DataError(f"{description}: {len(cases)} training cases with label and particles, at least {LEAST_CASES} are needed")
+        points = len(read_particles(cases[0].particles))
+        scales = scale_numbers(points, self._scales)
+        field = np.min([voxels_on_grid(case, plan) for case in cases], axis=0)
+        shape = {
+            **self._shape,
+            "points": points,
+            "scales": scales,
+            "refinements": refinement_numbers(self._shape.get("refinements", 1), scales),
+            "modes": mode_numbers(self._modes, scales, len(cases)),
+            "structure": self._structure,
+            "field": [int(n) for n in np.maximum(1, np.floor(FIELD * np.minimum(field, plan.size)))],
+        }
+        return replace(plan, extra={**plan.extra, "shape": shape})
+
+    @property
+    def train(self) -> list[dict[str, str]]:
+        """Training cases with label and points as MONAI data dictionaries."""
+        return as_dictionaries(_with_points(self.split.train))
+
+    @property
+    def validation(self) -> list[dict[str, str]]:
+        """Validation cases with label and points as MONAI data dictionaries."""
+        return as_dictionaries(_with_points(self.split.validation))
+
+    def check(self, need_labels: int = LEAST_CASES, need_particles: bool = True) -> None:
+        """Look at every input file before work starts.
+
+        Raises:
+            DataError: see :meth:`tools.bundle.run_data.RunData.check` and :func:`progressive_deepssm.data.check_shape_cases`.
+        """
+        super().check(need_labels, need_particles)
+        cases = [case for case in self.dataset.cases if case.label is not None and case.particles is not None]
+        sizes = self.plan.extra["shape"]
+        structure = sizes["structure"]
+        if structure is not None and structure not in self.plan.labels:
+            raise DataError(f"structure {structure} is none of the label values {list(self.plan.labels)}")
+        check_shape_cases(cases, sizes["points"], structure)
+        check_sizes(cases, self.plan)
+
+
+def _with_points(cases: Sequence[Case]) -> list[Case]:
+    return [case for case in cases if case.label is not None and case.particles is not None]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from progressive_deepssm.data import ShapeDataset
+from progressive_deepssm.frame import frame_affine, to_frame, to_world
+from progressive_deepssm.run_data import mode_numbers, refinement_numbers, scale_numbers
+from progressive_deepssm.sampling import CaseSampler, collate_cases
+from tools.data.checks import DataError
+from tools.data.plan import Plan
+from tools.shape.surfaces import label_surface
+
+PLAN = Plan(labels={0: "background", 1: "bone"}, size=(16, 32, 16), spacing=(1.0, 2.0, 3.0))
+
+
+def test_frame_of_an_upright_grid():
+    """Voxel (8, 15, 10) of a grid at the origin: RAS (8, 30, 30) mm, LPS (-8, -30, 30); from the centre (0.5, -0.5, 2.5) voxels."""
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    np.testing.assert_allclose(to_frame(np.array([[-8.0, -30.0, 30.0]]), affine, PLAN), [[0.5, -1.0, 7.5]])
+
+
+def test_world_and_back_under_any_header():
+    affine = np.eye(4)
+    affine[:3] = np.random.default_rng(0).normal(size=(3, 4)) * 5
+    points = np.random.default_rng(1).normal(size=(7, 3)) * 20
+    np.testing.assert_allclose(to_world(to_frame(points, affine, PLAN), affine, PLAN), points)
+
+
+def test_surfaces_with_the_frames_affine_lie_in_the_frame():
+    label = np.zeros(PLAN.size, dtype=np.uint8)
+    label[6:10, 14:18, 6:10] = 1  # about the centre
+    surface = label_surface(label, frame_affine(PLAN))
+    np.testing.assert_allclose(surface.vertices.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(np.ptp(surface.vertices, axis=0) / PLAN.spacing, np.ptp(surface.vertices, axis=0)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("points", "scales", "expected"),
+    [(512, None, [64, 128, 256, 512]), (512, "single", [512]), (512, [100, 300], [100, 300]), (48, None, [48]), (512, 64, [64])],
+)
+def test_scales(points, scales, expected):
+    assert scale_numbers(points, scales) == expected
+
+
+@pytest.mark.parametrize("scales", [[64, 64], [128, 64], [], [2, 64]])
+def test_scales_that_do_not_rise(scales):
+    with pytest.raises(DataError, match="scales must rise"):
+        scale_numbers(512, scales)
+
+
+@pytest.mark.parametrize(
+    ("modes", "scales", "cases", "expected"),
+    [
+        (96, [64, 128, 256, 512], 160, [16, 24, 48, 96]),
+        (8, [64, 128], 160, [8, 8]),
+        (96, [64, 128, 256, 512], 31, [16, 24, 30, 30]),
+        ([3, 5], [64, 128], 160, [3, 5]),
+    ],
+)
+def test_modes(modes, scales, cases, expected):
+    assert mode_numbers(modes, scales, cases) == expected
+
+
+def test_modes_for_other_scales():
+    with pytest.raises(DataError, match="modes must be one number"):
+        mode_numbers([3, 5, 7], [64, 128], 160)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(2, [2, 2]), ([1, 1, 1, 2], [1, 2]), ([0, 3], [0, 3])])
+def test_refinements(given, expected):
+    assert refinement_numbers(given, [64, 128]) == expected
+
+
+def test_too_few_refinements():
+    with pytest.raises(DataError, match="refinements"):
+        refinement_numbers([1], [64, 128])
+
+
+def test_every_pass_has_each_case_once():
+    sampler = CaseSampler(range(6), batch_size=4, epoch_length=3, seed=1)
+    drawn = [case for batch in sampler for case in batch]
+    assert sorted(drawn[:6]) == sorted(drawn[6:]) == list(range(6))
+    assert drawn[:6] != drawn[6:]
+
+
+def test_processes_share_a_batch():
+    whole = CaseSampler(range(10), batch_size=4, epoch_length=5)
+    halves = [CaseSampler(range(10), batch_size=2, epoch_length=5, rank=rank, world_size=2) for rank in (0, 1)]
+    for step in range(5):
+        assert whole.batch(step) == halves[0].batch(step) + halves[1].batch(step)
+
+
+def test_no_case_to_sample():
+    with pytest.raises(DataError, match="no training case"):
+        CaseSampler([])
+
+
+def test_extra_cases_come_after_those_of_the_data_set():
+    def load(value: float) -> dict:
+        return {"image": torch.full((1, 4, 4, 4), value), "label": torch.zeros(1, 4, 4, 4, dtype=torch.long), "points": torch.zeros(5, 3)}
+
+    dataset = ShapeDataset([0.0, 1.0], load, extra=[load(7.0)], progress=False, num_workers=0)
+    assert (len(dataset), dataset.real) == (3, 2)
+    assert [float(dataset[index]["image"].max()) for index in range(3)] == [0.0, 1.0, 7.0]
+    batch = collate_cases([dataset[0], dataset[2]])
+    assert {key: tuple(value.shape) for key, value in batch.items()} == {
+        "image": (2, 1, 4, 4, 4),
+        "label": (2, 1, 4, 4, 4),
+        "points": (2, 5, 3),
+    }

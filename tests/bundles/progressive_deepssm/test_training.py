@@ -1,0 +1,148 @@
+"""What a training leaves, that it has learnt, and what stops it before it begins."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from progressive_deepssm.networks import network_from_plan
+from tools.bundle.checkpoint import load_weights
+from tools.bundle.errors import cause
+from tools.data.files import write_nifti
+from tools.data.plan import Plan
+from tools.shape.particles import read_particles, write_particles
+from tools.shape.surfaces import read_surface
+
+
+def curves(folder) -> dict[str, list[float]]:
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def refused(call, **arguments) -> str:
+    """The one line with which a run is refused."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        call(**arguments)
+    error = cause(caught.value)
+    assert error is not None, caught.value
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def test_what_a_training_writes(model):
+    for name in ("model.pt", "plan.json", "splits.json", "template.vtk", "checkpoints/last.pt"):
+        assert (model / name).is_file(), name
+    assert not list(model.rglob(".writing*"))
+    shape = json.loads((model / "plan.json").read_text())["extra"]["shape"]
+    # voxels of the smallest image, by three quarters
+    assert shape["field"] == [22, 24, 21]
+    assert (shape["points"], shape["scales"], shape["modes"]) == (64, [16, 32, 64], [4, 5, 6])
+
+
+def test_the_checkpoint_holds_the_shape_model_of_the_training_cases(model, ellipsoid_dataset):
+    network = load_weights(model / "model.pt", network_from_plan(Plan.load(model / "plan.json")))
+    names = json.loads((model / "splits.json").read_text())["train"]
+    points = np.stack([read_particles(ellipsoid_dataset / "particles" / f"{name}.particles") for name in names])
+    # The grid's axes are RAS, and its centre is that of the image, up to half a voxel where padding is uneven.
+    affine_centre = np.array([10.0, -20.0, 5.0]) + 1.5 * (np.array([30, 32, 28]) - 1) / 2
+    expected = points.mean(0) * np.array([-1, -1, 1]) - affine_centre
+    offset = network.mean.numpy() - expected
+    assert np.abs(offset).max() < 0.76
+    assert np.ptp(offset, axis=0).max() < 1e-3
+
+
+def test_the_template_lies_on_the_mean_shape(model):
+    network = load_weights(model / "model.pt", network_from_plan(Plan.load(model / "plan.json")))
+    template = read_surface(model / "template.vtk")
+    distance = np.linalg.norm(template.vertices[:, None] - network.mean.numpy(), axis=2)
+    assert distance.min(0).max() < 1.5  # mm, of a mesh with edges of about that
+
+
+def test_it_learns(model):
+    values = curves(model)
+    assert len(values["step/loss"]) == 120
+    assert len(values["step/scale/16"]) == 120
+    assert len(values["step/scale/32"]) == 108
+    assert len(values["step/scale/64"]) == 96
+    assert np.mean(values["step/scale/16"][-20:]) < 0.3 * np.mean(values["step/scale/16"][:5])
+    assert np.mean(values["step/segmentation"][-20:]) < 0.7 * np.mean(values["step/segmentation"][:5])
+
+
+def test_evaluation(evaluated):
+    rows = list(csv.DictReader((evaluated / "metrics.csv").open()))
+    assert len(rows) == 3
+    values = {key: np.array([float(row[key]) for row in rows]) for key in rows[0] if key != "case"}
+    assert (values["surface_mm"] < 0.75 * values["mean_shape_surface_mm"]).all()
+    assert (values["surface_mm"] < values["hausdorff_mm"]).all()
+    assert values["rmse_mm_64"].mean() < 2.25  # 1.5 voxels
+    assert (values["pdm_surface_mm"] < values["placed_mean_surface_mm"]).all()
+    assert (values["dice_mean"] > 0.5).all()
+    assert {"rmse_mm_16", "rmse_mm_32", "uncertainty_spearman", "uncertainty_surface_spearman", "seconds"} <= set(values)
+    summary = json.loads((evaluated / "summary.json").read_text())
+    assert summary["cases"] == 3
+    assert summary["metrics"]["surface_mm"]["mean"] == pytest.approx(values["surface_mm"].mean())
+
+
+def test_a_resumed_run_ends_with_the_same_weights(train, tmp_path):
+    options = {"epoch_length": 3, "batch_size": 2, "holdout": 2}
+    whole = train(tmp_path / "whole", **{**options, "epochs": 4})
+    part = train(tmp_path / "part", **{**options, "epochs": 4, "train#trainer#max_epochs": 2, "schedule#total_steps": 12})
+    train(part, **{**options, "epochs": 4, "resume": "true"})
+    first, second = (torch.load(folder / "model.pt", weights_only=True) for folder in (whole, part))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture
+def training(bundle_call, tiny, own_dataset, tmp_path):
+    def training(**options) -> None:
+        arguments = {"dataset_dir": own_dataset, "output_dir": tmp_path / "out", **tiny, "epochs": 1, "epoch_length": 1, "folds": 5}
+        bundle_call("training", "train", **{**arguments, **options})
+
+    return training
+
+
+def test_particle_files_of_unequal_length(training, own_dataset):
+    path = own_dataset / "particles" / "case_03.particles"
+    write_particles(path, read_particles(path)[:60])
+    assert refused(training) == f"{path}: 60 points, 64 are needed"
+
+
+def test_particles_in_the_wrong_world(training, own_dataset):
+    path = own_dataset / "particles" / "case_02.particles"
+    write_particles(path, read_particles(path) * np.array([-1, -1, 1]))
+    assert "case_02.particles: the points lie outside their image (wrong world)" in refused(training)
+
+
+def test_a_case_without_particles(training, own_dataset):
+    (own_dataset / "particles" / "case_01.particles").unlink()
+    assert "case_01.nii.gz: no particle file" in refused(training)
+
+
+def test_a_label_map_without_a_surface(training, own_dataset):
+    path = own_dataset / "labelsTr" / "case_04.nii.gz"
+    label = np.zeros((30, 32, 28), dtype=np.uint8)
+    label[15, 16, 14] = 5
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    affine[:3, 3] = (10.0, -20.0, 5.0)
+    write_nifti(path, label, affine)
+    assert refused(training).startswith(f"{path}: the structure's 1 voxel(s) are too few")
+
+
+def test_too_few_cases_for_a_shape_model(training, own_dataset):
+    assert "at least 3 are needed" in refused(training, label_limit=2)
+
+
+def test_scales_beyond_the_particle_files(training):
+    assert "64 points only" in refused(training, scales=[64, 128], modes=4, refinements=1)
+
+
+def test_nothing_is_written_by_a_refused_run(training, own_dataset, tmp_path):
+    (own_dataset / "particles" / "case_01.particles").unlink()
+    refused(training)
+    assert not (tmp_path / "out").exists()
