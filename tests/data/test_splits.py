@@ -9,6 +9,7 @@ from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
 from tools.data.splits import (
     apply_split,
+    evaluation_cases,
     make_splits,
     read_domain_splits,
     read_split,
@@ -289,3 +290,27 @@ def test_unreadable_domain_splits(tmp_path, text, message):
     (tmp_path / "splits.json").write_text(text)
     with pytest.raises(DataError, match=message):
         read_domain_splits(tmp_path / "splits.json")
+
+
+@pytest.mark.parametrize(("report", "validation", "expected"), [(["case_04", "case_01"], [], [1, 4]), ([], ["case_05"], [5])])
+def test_cases_to_evaluate_a_model_on(tiny_dataset, report, validation, expected):
+    others = [f"case_{k:02d}" for k in range(6) if f"case_{k:02d}" not in (*report, *validation)]
+    record = {"train": others, "labelled": others, "validation": validation, "report": report, "holdout": len(report)}
+    cases, split = evaluation_cases(read_dataset(tiny_dataset), record)
+    assert [case.name for case in cases] == [f"case_{k:02d}" for k in expected]
+    assert split == {"validation": validation, "report": report, "holdout": len(report)}
+
+
+@pytest.mark.parametrize("record", [None, {"train": ["another"], "labelled": ["another"], "validation": [], "report": ["case_00"]}])
+def test_data_that_are_new_to_a_model_count_whole(tiny_dataset, record):
+    cases, split = evaluation_cases(read_dataset(tiny_dataset), record)
+    assert len(cases) == 6
+    assert split == "all labelled cases of blobs"
+
+
+def test_nothing_to_evaluate_on(tiny_dataset):
+    content = json.loads((tiny_dataset / "dataset.json").read_text())
+    content["training"] = [{"image": entry["image"]} for entry in content["training"]]
+    (tiny_dataset / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="no labelled case to evaluate on"):
+        evaluation_cases(read_dataset(tiny_dataset), None)

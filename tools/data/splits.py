@@ -30,6 +30,7 @@ __all__ = [
     "FRAMES",
     "Split",
     "apply_split",
+    "evaluation_cases",
     "make_splits",
     "read_domain_splits",
     "read_split",
@@ -249,6 +250,34 @@ def apply_split(dataset: Dataset, record: Mapping[str, Any], source: str | os.Pa
     train = tuple(known[name] if name in labelled else replace(known[name], label=None) for name in lists["train"])
     validation, report = (tuple(known[name] for name in lists[key]) for key in ("validation", "report"))
     return Split(train=train, validation=validation, report=report, record={**record, **lists, "labelled": _with_label(train)})
+
+
+def evaluation_cases(
+    dataset: Dataset, record: Mapping[str, Any] | None, source: str | os.PathLike | None = None
+) -> tuple[list[Case], dict[str, Any] | str]:
+    """The labelled cases to evaluate a model on, sorted by name, and what they are.
+
+    When every case the model was trained on is in the data set, its report cases (or, without any, its validation cases);
+    otherwise the data are new to the model and all labelled cases count.
+
+    Args:
+        dataset: the data set.
+        record: the model's split, as :func:`read_split` gives it; None where it has none.
+        source: file the record came from, for the messages.
+
+    Raises:
+        DataError: no labelled case is left.
+    """
+    cases: Sequence[Case] = dataset.cases
+    split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
+    if record is not None and set(record["train"]) <= {case.name for case in dataset.cases}:
+        known = apply_split(dataset, record, source)
+        cases = known.report or known.validation
+        split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
+        raise DataError(f"{dataset.root}: no labelled case to evaluate on")
+    return sorted(labelled, key=lambda case: case.name), split
 
 
 def read_split(path: str | os.PathLike) -> dict[str, Any]:

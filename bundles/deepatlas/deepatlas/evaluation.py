@@ -14,44 +14,19 @@ from torch import nn
 
 from deepatlas.registering import Registrar, pair_metrics
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.data.checks import DataError, check_dataset
+from tools.data.checks import check_dataset
 from tools.data.decathlon import Case, read_dataset
 from tools.data.files import write_nifti
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
 from tools.data.rotation import random_rotation, rotate_volume
-from tools.data.splits import apply_split, read_split, report_pairs
+from tools.data.splits import evaluation_cases, read_split, report_pairs
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import write_metrics
 
-__all__ = ["evaluate", "evaluation_cases", "rotated_case", "segment"]
+__all__ = ["evaluate", "rotated_case", "segment"]
 
 logger = logging.getLogger("evaluation")
-
-
-def evaluation_cases(dataset_dir: str | os.PathLike, model_dir: str | os.PathLike) -> tuple[list[Case], dict[str, Any] | str]:
-    """The labelled cases to evaluate on, and what they are.
-
-    When every case the model was trained on is in the data set, its report cases (or, without any, its validation cases);
-    otherwise the data are new to the model and all labelled cases count.
-
-    Raises:
-        DataError: no labelled case is left.
-    """
-    dataset = read_dataset(dataset_dir)
-    path = Path(model_dir) / "splits.json"
-    cases: tuple[Case, ...] = dataset.cases
-    split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
-    if path.is_file():
-        record = read_split(path)
-        if set(record["train"]) <= {case.name for case in dataset.cases}:
-            known = apply_split(dataset, record, path)
-            cases = known.report or known.validation
-            split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
-    labelled = [case for case in cases if case.label is not None]
-    if not labelled:
-        raise DataError(f"{dataset_dir}: no labelled case to evaluate on")
-    return sorted(labelled, key=lambda case: case.name), split
 
 
 @torch.no_grad()
@@ -101,8 +76,9 @@ def evaluate(
     Returns:
         the summary.
     """
-    cases, split = evaluation_cases(dataset_dir, model_dir)
-    check_dataset(read_dataset(dataset_dir))
+    dataset, split_file = read_dataset(dataset_dir), Path(model_dir) / "splits.json"
+    cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file)
+    check_dataset(dataset)
     plan = registrar.plan
     onto = {fixed: moving for moving, fixed in report_pairs(len(cases))}
     rows = []

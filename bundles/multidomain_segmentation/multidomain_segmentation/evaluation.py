@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +16,21 @@ from multidomain_segmentation.networks import DomainNetwork
 from multidomain_segmentation.prototypes import DomainFinder
 from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError
-from tools.data.decathlon import Case, Dataset
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import check_domains, read_domains
 from tools.data.geometry import load_volume
 from tools.data.plan import nearest_or_raise
 from tools.data.slices import stack_slices, to_slices
-from tools.data.splits import apply_split, read_domain_splits
+from tools.data.splits import evaluation_cases, read_domain_splits
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import summarise, write_metrics
 from tools.networks.multidomain_unet import MultiDomainSegmentation
 
-__all__ = ["evaluate", "evaluation_cases", "segment"]
+__all__ = ["evaluate", "segment"]
 
 SPACING_UNITS = ("mm", "voxel")
 
 logger = logging.getLogger("evaluation")
-
-
-def evaluation_cases(domains: Mapping[str, Dataset], model_dir: str | os.PathLike) -> tuple[dict[str, list[Case]], dict[str, Any]]:
-    """The labelled cases of each domain to evaluate on, and what they are.
-
-    When every case that the model was trained on in a domain is there, the domain's report cases (or, without any, its validation
-    cases); otherwise the data are new to the model and all labelled cases count.
-
-    Raises:
-        DataError: a domain is left without a labelled case.
-    """
-    path = Path(model_dir) / "splits.json"
-    records = read_domain_splits(path) if path.is_file() else {}
-    chosen: dict[str, list[Case]] = {}
-    splits: dict[str, Any] = {}
-    for name, dataset in domains.items():
-        cases, splits[name] = dataset.cases, f"all labelled cases of {name}"
-        record = records.get(name)
-        if record is not None and set(record["train"]) <= {case.name for case in dataset.cases}:
-            known = apply_split(dataset, record, path)
-            cases = known.report or known.validation
-            splits[name] = {key: value for key, value in record.items() if key not in ("train", "labelled")}
-        chosen[name] = sorted((case for case in cases if case.label is not None), key=lambda case: case.name)
-        if not chosen[name]:
-            raise DataError(f"{dataset.root}: no labelled case to evaluate on (domain {name!r})")
-    return chosen, splits
 
 
 @torch.no_grad()
@@ -112,12 +85,15 @@ def evaluate(
     nearest_or_raise(f"domain (in {dataset_dir})", dict.fromkeys(chosen), found)
     found = {name: dataset for name, dataset in found.items() if not chosen or name in chosen}
     plan.check(found)
-    cases, splits = evaluation_cases(found, model_dir)
+    path = Path(model_dir) / "splits.json"
+    records = read_domain_splits(path) if path.is_file() else {}
+    chosen_cases = {name: evaluation_cases(dataset, records.get(name), path) for name, dataset in found.items()}
+    splits = {name: split for name, (_, split) in chosen_cases.items()}
     check_domains(found)
     answering = DomainNetwork(network, plan, precision=precision)
     finder = DomainFinder(plan, model_dir, device, force=True) if to_bool(find_domains) else None
     rows = []
-    for name, case in [(domain, case) for domain, members in cases.items() for case in members]:
+    for name, case in [(domain, case) for domain, (members, _) in chosen_cases.items() for case in members]:
         truth, affine = load_volume(case.label)
         spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)) if spacing_unit == "mm" else (1.0, 1.0, 1.0)
         prediction = segment(answering, case.image, plan, name, device)
@@ -127,5 +103,5 @@ def evaluate(
             row |= {f"auto_{key}": value for key, value in finder(case.image)._asdict().items()}
         rows.append(row)
         logger.info(f"{name}, {case.name}: Dice {row['dice_mean']:.3f}")
-    by_domain = {name: summarise([row for row in rows if row["domain"] == name]) for name in cases}
+    by_domain = {name: summarise([row for row in rows if row["domain"] == name]) for name in found}
     return write_metrics(output_dir, rows, split=splits, seed=seed, spacing_unit=spacing_unit, domains=by_domain)

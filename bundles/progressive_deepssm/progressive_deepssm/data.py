@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import CacheDataset
-from monai.transforms import Compose, Lambdad, MapTransform, Transform
+from monai.transforms import Compose, Lambdad, Transform
 
 from progressive_deepssm.frame import to_frame
+from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import DataError, check_images
 from tools.data.decathlon import Case, read_images
 from tools.data.geometry import load_volume, preprocessing
@@ -21,14 +22,6 @@ from tools.shape.particles import check_world, read_particles
 from tools.shape.surfaces import label_surface
 
 __all__ = ["ShapeDataset", "case_transforms", "check_shape_cases", "check_sizes", "images_to_model", "voxels_on_grid"]
-
-
-class KeepKeysd(MapTransform):
-    """Drops every key but the named ones, so that cases from anywhere (MONAI Label adds its own keys) batch together."""
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The named keys that are there."""
-        return {key: data[key] for key in self.key_iterator(data)}
 
 
 class LoadPoints(Transform):

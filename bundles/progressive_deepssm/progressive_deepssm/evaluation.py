@@ -16,11 +16,11 @@ from scipy.stats import spearmanr
 from progressive_deepssm.data import check_shape_cases, check_sizes
 from progressive_deepssm.fitting import read_template
 from progressive_deepssm.modelling import ShapeModeller, ShapePrediction
-from tools.data.checks import DataError, check_dataset
+from tools.data.checks import check_dataset
 from tools.data.decathlon import Case, read_dataset
 from tools.data.geometry import GridMapping, load_volume
 from tools.data.plan import Plan
-from tools.data.splits import apply_split, read_split
+from tools.data.splits import evaluation_cases, read_split
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import write_metrics
 from tools.networks.shape_networks import ShapeNetwork
@@ -29,34 +29,9 @@ from tools.shape.particles import read_particles
 from tools.shape.procrustes import fit_similarity
 from tools.shape.surfaces import read_label_surface
 
-__all__ = ["case_metrics", "evaluate", "evaluation_cases"]
+__all__ = ["case_metrics", "evaluate"]
 
 logger = logging.getLogger("evaluation")
-
-
-def evaluation_cases(dataset_dir: str | os.PathLike, model_dir: str | os.PathLike) -> tuple[list[Case], dict[str, Any] | str]:
-    """The labelled cases to evaluate on, and what they are.
-
-    When every case the model was trained on is in the data set, its report cases (or, without any, its validation cases);
-    otherwise the data are new to the model and all labelled cases count.
-
-    Raises:
-        DataError: no labelled case is left.
-    """
-    dataset = read_dataset(dataset_dir)
-    path = Path(model_dir) / "splits.json"
-    cases: tuple[Case, ...] = dataset.cases
-    split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
-    if path.is_file():
-        record = read_split(path)
-        if set(record["train"]) <= {case.name for case in dataset.cases}:
-            known = apply_split(dataset, record, path)
-            cases = known.report or known.validation
-            split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
-    labelled = [case for case in cases if case.label is not None]
-    if not labelled:
-        raise DataError(f"{dataset_dir}: no labelled case to evaluate on")
-    return sorted(labelled, key=lambda case: case.name), split
 
 
 def case_metrics(case: Case, prediction: ShapePrediction, grid: GridMapping, modeller: ShapeModeller) -> dict[str, float]:
@@ -124,8 +99,9 @@ def evaluate(
     Raises:
         DataError: the data are unfit.
     """
-    cases, split = evaluation_cases(dataset_dir, model_dir)
-    check_dataset(read_dataset(dataset_dir), need_cases=1)
+    dataset, split_file = read_dataset(dataset_dir), Path(model_dir) / "splits.json"
+    cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file)
+    check_dataset(dataset, need_cases=1)
     check_sizes(cases, plan)
     sizes = plan.extra["shape"]
     check_shape_cases([case for case in cases if case.particles is not None], sizes["points"], sizes["structure"])

@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
-from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Lambdad, SaveImaged
 from torch import nn
 
 from progressive_deepssm.fitting import read_template
 from progressive_deepssm.modelling import ShapeModeller, ShapePrediction
 from tools.data.decathlon import case_name
-from tools.data.files import AtomicNibabelWriter, atomic_path, write_csv
+from tools.data.files import atomic_path, write_csv
 from tools.data.plan import Plan
 from tools.shape.particles import write_particles
 from tools.shape.surfaces import to_polydata
 
-__all__ = ["ShapeWriter", "segmentation_postprocessing", "write_prediction"]
+__all__ = ["ShapeWriter", "write_prediction"]
 
 logger = logging.getLogger("inference")
 
@@ -70,30 +69,3 @@ class ShapeWriter:
             affine = np.asarray(image.affine, dtype=np.float64)
             write_prediction(self.output_dir, name, self.modeller.predict(image.as_tensor(), affine))
             logger.info(f"{name}: points and surface written")
-
-
-def segmentation_postprocessing(plan: Plan, preprocessing: Compose, output_dir: str | os.PathLike) -> Compose:
-    """From logits "pred" on the network's grid to label values in the image's geometry, written as ``<case>_seg.nii.gz``.
-
-    Nothing is written of a network that did not learn to segment.
-    """
-    steps: list[Any] = [
-        Activationsd("pred", softmax=True),
-        Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True),
-        AsDiscreted("pred", argmax=True),
-        Lambdad("pred", plan.to_values),
-    ]
-    if plan.extra["shape"]["segmentation"]:
-        steps.append(
-            SaveImaged(
-                "pred",
-                output_dir=output_dir,
-                output_postfix="seg",
-                output_dtype=plan.label_dtype,
-                separate_folder=False,
-                resample=False,
-                writer=AtomicNibabelWriter,
-                print_log=False,
-            )
-        )
-    return Compose(steps)

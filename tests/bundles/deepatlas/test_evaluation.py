@@ -3,10 +3,6 @@ from __future__ import annotations
 import csv
 import json
 
-import pytest
-
-from deepatlas.evaluation import evaluation_cases
-from tools.data.checks import DataError
 from tools.data.splits import report_pairs
 
 
@@ -35,23 +31,3 @@ def test_summary(evaluated):
     assert {"mean", "std", "n"} == set(summary["metrics"]["dice_mean"])
     assert summary["split"]["holdout"] == 3
     assert {"torch", "monai"} <= set(summary["versions"])
-
-
-def test_report_cases_of_the_model(ellipsoid_dataset, model):
-    cases, split = evaluation_cases(ellipsoid_dataset, model)
-    assert [case.name for case in cases] == sorted(json.loads((model / "splits.json").read_text())["report"])
-    assert split["holdout"] == 3
-
-
-def test_new_data_count_whole(tiny_dataset, model):
-    cases, split = evaluation_cases(tiny_dataset, model)
-    assert len(cases) == 6
-    assert split == "all labelled cases of blobs"
-
-
-def test_nothing_to_evaluate_on(tiny_dataset, model):
-    content = json.loads((tiny_dataset / "dataset.json").read_text())
-    content["training"] = [{"image": entry["image"]} for entry in content["training"]]
-    (tiny_dataset / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="no labelled case to evaluate on"):
-        evaluation_cases(tiny_dataset, model)

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from deepatlas.data import images_to_segment, segmentation_postprocessing
+from deepatlas.data import images_to_segment
 from deepatlas.evaluation import segment
 from deepatlas.networks import segmentation_from_plan
 from tools.bundle.checkpoint import load_weights
 from tools.data.checks import DataError
 from tools.data.files import write_nifti
-from tools.data.geometry import preprocessing
 from tools.data.plan import Plan
 
 
@@ -90,18 +89,6 @@ def test_the_evaluation_segments_alike(segmented, model, ellipsoid_dataset):
     network = load_weights(model / "model.pt", segmentation_from_plan(plan))
     result = segment(network, ellipsoid_dataset / "imagesTr" / "case_00.nii.gz", plan, torch.device("cpu"), "float32")
     assert (result != read(segmented / "plain_seg.nii.gz")).mean() < 1e-3
-
-
-def test_label_values_in_thousands(tmp_path):
-    """Atlases such as FreeSurfer's number their regions so."""
-    plan = Plan(labels={0: "background", 7: "a", 2035: "b"}, size=(16, 16, 16))
-    write_nifti(tmp_path / "in" / "case.nii.gz", np.random.default_rng(0).random((16, 16, 16), dtype=np.float32), np.eye(4))
-    before = preprocessing(plan, keys=["image"])
-    data = before({"image": str(tmp_path / "in" / "case.nii.gz")})
-    data["pred"] = torch.zeros(3, 16, 16, 16)
-    data["pred"][2, :8] = 9.0
-    segmentation_postprocessing(plan, before, tmp_path / "out")(data)
-    assert set(np.unique(read(tmp_path / "out" / "case_seg.nii.gz"))) == {0, 2035}
 
 
 def test_images_of_a_data_set_and_of_a_folder(ellipsoid_dataset):

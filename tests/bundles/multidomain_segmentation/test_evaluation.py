@@ -5,10 +5,8 @@ import json
 
 import pytest
 
-from multidomain_segmentation.evaluation import evaluation_cases
 from tools.bundle.errors import cause
 from tools.data.checks import DataError
-from tools.data.domains import read_domains
 
 METRICS = ("dice", "sensitivity", "specificity", "hd", "assd", "ravd")
 
@@ -44,17 +42,6 @@ def test_summary(evaluated):
     means = [summary["domains"][name]["dice_mean"]["mean"] for name in ("disc", "square")]
     assert summary["metrics"]["dice_mean"]["mean"] == pytest.approx(sum(means) / 2)
     assert {"torch", "monai"} <= set(summary["versions"])
-
-
-def test_report_cases_of_the_model(domains, model):
-    cases, splits = evaluation_cases(read_domains(domains), model)
-    assert [case.name for case in cases["disc"]] == splits["disc"]["report"]
-
-
-def test_new_data_count_whole(domains, tmp_path):
-    cases, splits = evaluation_cases(read_domains(domains), tmp_path)
-    assert len(cases["square"]) == 6
-    assert splits["square"] == "all labelled cases of square"
 
 
 @pytest.mark.parametrize(
