@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from monai.bundle import run
+from bundle_runs import BundleRuns
 
 from tools.data.files import write_nifti
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-BUNDLE = REPOSITORY / "bundles" / "deepatlas"
-if str(BUNDLE) not in sys.path:
-    sys.path.insert(0, str(BUNDLE))
+BUNDLE = BundleRuns("deepatlas")
+call = BUNDLE.call
 
 VALUES = (0, 2, 5)  # label values with gaps: channel numbers must not leak out
 TINY = {
@@ -60,22 +57,6 @@ def write_ellipsoids(root: Path, cases: int = 10, labelled: int | None = None, s
     labels = {"0": "background", "2": "core", "5": "shell"}
     (root / "dataset.json").write_text(json.dumps({"name": "ellipsoids", "labels": labels, "training": entries, "test": []}))
     return root
-
-
-def config(*names: str) -> list[str]:
-    """Paths of config files of the bundle: ``train``, ``experiments/joint``."""
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
-def call(run_id: str, *names: str, **overrides: Any) -> None:
-    """``python -m monai.bundle run`` in this process; keys with ``#`` are given in a dictionary."""
-    run(
-        run_id=run_id,
-        config_file=config(*names),
-        meta_file=str(BUNDLE / "configs" / "metadata.json"),
-        logging_file=False,
-        **{key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()},
-    )
 
 
 @pytest.fixture(scope="session")
@@ -127,8 +108,14 @@ def evaluated(model: Path, ellipsoid_dataset: Path, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
+def bundle() -> BundleRuns:
+    """The bundle under test."""
+    return BUNDLE
+
+
+@pytest.fixture(scope="session")
 def bundle_call() -> Callable[..., None]:
-    """:func:`call`, for modules that cannot import from a conftest."""
+    """Runs the bundle, for modules that cannot import from a conftest."""
     return call
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from monai.bundle import run
+from bundle_runs import BundleRuns
 
 from tools.data.files import write_nifti
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-BUNDLE = REPOSITORY / "bundles" / "multidomain_segmentation"
-if str(BUNDLE) not in sys.path:
-    sys.path.insert(0, str(BUNDLE))
+BUNDLE = BundleRuns("multidomain_segmentation")
+call = BUNDLE.call
 
 TINY = {
     "channels": [4, 8, 8, 8],
@@ -76,22 +73,6 @@ def write_domain(root: Path, domain: str, cases: int = 6, labelled: int | None =
     return folder
 
 
-def config(*names: str) -> list[str]:
-    """Paths of config files of the bundle: ``train``, ``experiments/full``."""
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
-def call(run_id: str, *names: str, **overrides: Any) -> None:
-    """``python -m monai.bundle run`` in this process; keys with ``#`` are given in a dictionary."""
-    run(
-        run_id=run_id,
-        config_file=config(*names),
-        meta_file=str(BUNDLE / "configs" / "metadata.json"),
-        logging_file=False,
-        **{key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()},
-    )
-
-
 @pytest.fixture(scope="session")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of two data sets, ``disc`` and ``square``, six labelled cases each."""
@@ -136,8 +117,14 @@ def model(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def bundle() -> BundleRuns:
+    """The bundle under test."""
+    return BUNDLE
+
+
+@pytest.fixture(scope="session")
 def bundle_call() -> Callable[..., None]:
-    """:func:`call`, for modules that cannot import from a conftest."""
+    """Runs the bundle, for modules that cannot import from a conftest."""
     return call
 
 

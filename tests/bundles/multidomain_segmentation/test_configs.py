@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from monai.bundle import ConfigWorkflow, create_workflow, load, verify_metadata, verify_net_in_out
+from bundle_runs import BundleContract, BundleRuns
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from multidomain_segmentation.networks import network_from_plan
@@ -17,11 +16,10 @@ from tools.bundle.checkpoint import save_weights
 from tools.bundle.overrides import check_overrides
 from tools.data.domain_plan import DomainPlan, SlicePlan
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-BUNDLE = REPOSITORY / "bundles" / "multidomain_segmentation"
-CONFIGS = BUNDLE / "configs"
-# A table of runs is no overlay: it has runs in it.
-OVERLAYS = sorted(p.stem for p in (CONFIGS / "experiments").glob("*.json") if "runs" not in json.loads(p.read_text()))
+BUNDLE = BundleRuns("multidomain_segmentation")
+CONFIGS = BUNDLE.root / "configs"
+files, workflow = BUNDLE.files, BUNDLE.workflow
+OVERLAYS = BUNDLE.overlays
 CHOICES = {"individual": {"domains": "disc"}, "transfer": {"target": "disc"}}
 SMALL = {"channels": [4, 8], "embedding": 4, "prior_channels": [4, 4], "device": "$torch.device('cpu')"}
 LABELS = {  # of the phantoms and the hippocampus
@@ -30,15 +28,6 @@ LABELS = {  # of the phantoms and the hippocampus
     "knee": {0: "background", 1: "femur", 2: "tibia", 3: "patella"},
     "shoulder": {0: "background", 1: "humerus", 2: "scapula"},
 }
-
-
-def files(*names: str) -> list[str]:
-    return [str(CONFIGS / f"{name}.json") for name in names]
-
-
-@pytest.fixture(scope="module")
-def metadata() -> dict:
-    return json.loads((CONFIGS / "metadata.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +40,6 @@ def random_model(tmp_path_factory) -> Path:
     plan.save(folder / "plan.json")
     save_weights(folder / "model.pt", network_from_plan(plan))
     return folder
-
-
-def workflow(*names: str, kind: str | None = None, **overrides) -> ConfigWorkflow:
-    made = create_workflow("ConfigWorkflow", config_file=files(*names), workflow_type=kind, logging_file=False, **overrides)
-    assert isinstance(made, ConfigWorkflow)
-    return made
 
 
 @pytest.mark.parametrize("overlay", [None, *(name for name in OVERLAYS if name != "add_domain")])
@@ -101,42 +84,15 @@ def test_workflow_types_have_their_properties(domains, random_model, tmp_path):
     infer = workflow("inference", kind="infer", meta_file=files("metadata")[0], dataset_dir=images, domain="knee", **common)
     for made in (train, infer):
         assert not made.check_properties()
-        assert made.bundle_root == str(BUNDLE)
+        assert made.bundle_root == str(BUNDLE.root)
     assert isinstance(infer.evaluator, SupervisedEvaluator)
     assert len(infer.dataset) == 6
 
 
-@pytest.mark.parametrize("kind", ["train", "inference"])
-def test_monai_loads_the_network(random_model, monkeypatch, tmp_path, kind):
-    """``monai.bundle.load`` passes no bundle_root and never runs the workflow."""
-    shutil.copytree(CONFIGS, tmp_path / "multidomain_segmentation" / "configs")
-    shutil.copytree(random_model, tmp_path / "multidomain_segmentation" / "models")
-    monkeypatch.chdir(tmp_path)
-    network = load("multidomain_segmentation", bundle_dir=str(tmp_path), workflow_type=kind, source="github")
-    expected = torch.load(random_model / "model.pt", weights_only=True)
-    assert network.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
-
-
-def test_initialise_twice_touches_no_data(tmp_path):
-    made = ConfigWorkflow(config_file=files("train"), workflow_type="train", logging_file=False, dataset_dir=str(tmp_path / "none"))
-    made.initialize()
-    made.initialize()
-    assert not list(tmp_path.iterdir())
-
-
-def test_metadata_fits_the_schema(metadata):
-    pytest.importorskip("jsonschema")
-    schema = REPOSITORY.parent / "shared" / "meta_schema_20240725.json"
-    if not schema.is_file():
-        pytest.skip(f"no schema at {schema}")
-    verify_metadata(meta_file=files("metadata")[0], filepath=str(schema))
-    assert metadata["version"] in metadata["changelog"]
-
-
-def test_network_answers_as_the_metadata_says(metadata, random_model, monkeypatch, tmp_path):
-    names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+def test_names_of_the_metadata_are_those_of_all_domains(random_model):
+    names = BUNDLE.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert tuple(names.values()) == union_names(DomainPlan.load(random_model / "plan.json"))
-    monkeypatch.chdir(tmp_path)
-    arguments = {"meta_file": files("metadata")[0], "config_file": files("inference")[0], "device": "cpu"}
-    verify_net_in_out("network_def", **arguments, bundle_root=str(BUNDLE), model_dir=str(random_model))
+
+
+class TestContract(BundleContract):
+    """What every bundle promises."""

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from monai.bundle import run
+from bundle_runs import BundleRuns
 
 from tools.data.files import write_nifti
 from tools.shape.particles import write_particles
 from tools.shape.sampling import farthest_point_order
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-BUNDLE = REPOSITORY / "bundles" / "progressive_deepssm"
-if str(BUNDLE) not in sys.path:
-    sys.path.insert(0, str(BUNDLE))
+BUNDLE = BundleRuns("progressive_deepssm")
+call = BUNDLE.call
 
 SHAPE = (30, 32, 28)
 SPACING = 1.5
@@ -77,22 +74,6 @@ def write_ellipsoids(root: Path, cases: int = 12) -> Path:
     return root
 
 
-def config(*names: str) -> list[str]:
-    """Paths of config files of the bundle: ``train``, ``experiments/deepssm``."""
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
-def call(run_id: str, *names: str, **overrides: Any) -> None:
-    """``python -m monai.bundle run`` in this process; keys with ``#`` are given in a dictionary."""
-    run(
-        run_id=run_id,
-        config_file=config(*names),
-        meta_file=str(BUNDLE / "configs" / "metadata.json"),
-        logging_file=False,
-        **{key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()},
-    )
-
-
 @pytest.fixture(scope="session")
 def ellipsoid_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve cases of 30 x 32 x 28 voxels of 1.5 mm with 64 points each."""
@@ -133,8 +114,14 @@ def evaluated(model: Path, ellipsoid_dataset: Path, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
+def bundle() -> BundleRuns:
+    """The bundle under test."""
+    return BUNDLE
+
+
+@pytest.fixture(scope="session")
 def bundle_call() -> Callable[..., None]:
-    """:func:`call`, for modules that cannot import from a conftest."""
+    """Runs the bundle, for modules that cannot import from a conftest."""
     return call
 
 

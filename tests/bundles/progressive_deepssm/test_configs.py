@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, create_workflow, verify_metadata, verify_net_in_out
+from bundle_runs import BundleContract, BundleRuns
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from progressive_deepssm.networks import network_from_plan
@@ -17,32 +17,18 @@ from tools.bundle.overrides import check_overrides
 from tools.data.plan import Plan
 from tools.networks.shape_networks import ProgressiveShapeNetwork, TLShapeNetwork
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-BUNDLE = REPOSITORY / "bundles" / "progressive_deepssm"
-CONFIGS = BUNDLE / "configs"
-OVERLAYS = sorted(p.stem for p in (CONFIGS / "experiments").glob("*.json") if "runs" not in json.loads(p.read_text()))
-
-
-def files(*names: str) -> list[str]:
-    return [str(CONFIGS / f"{name}.json") for name in names]
-
-
-def workflow(*names: str, kind: str | None = None, **overrides) -> ConfigWorkflow:
-    made = create_workflow("ConfigWorkflow", config_file=files(*names), workflow_type=kind, logging_file=False, **overrides)
-    assert isinstance(made, ConfigWorkflow)
-    return made
+BUNDLE = BundleRuns("progressive_deepssm")
+CONFIGS = BUNDLE.root / "configs"
+files, workflow = BUNDLE.files, BUNDLE.workflow
+OVERLAYS = BUNDLE.overlays
 
 
 @pytest.fixture(scope="module")
-def metadata() -> dict:
-    return json.loads((CONFIGS / "metadata.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def random_model(metadata, tmp_path_factory) -> Path:
+def random_model(tmp_path_factory) -> Path:
     """A model folder as a training leaves it, for the shapes the metadata names, with random weights."""
     folder = tmp_path_factory.mktemp("random")
-    image, pred = metadata["network_data_format"]["inputs"]["image"], metadata["network_data_format"]["outputs"]["pred"]
+    formats = BUNDLE.metadata["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
     shape = {"scales": [16, 32], "modes": [4, 8], "channels": [4, 4, 4, 4], "refinements": [1, 1], "hidden": 8, "points": 32}
     shape |= {"structure": None, "segmentation": True, "field": [8, 8, 8]}
     labels = {int(channel): name for channel, name in pred["channel_def"].items()}
@@ -94,34 +80,16 @@ def test_workflow_types_have_their_properties(ellipsoid_dataset, random_model, t
         changes = {"refinements": 1} if name == "train" else {}
         made = workflow(name, kind=kind, meta_file=files("metadata")[0], **common, **changes)
         assert not made.check_properties()
-        assert made.bundle_root == str(BUNDLE)
+        assert made.bundle_root == str(BUNDLE.root)
         if name == "inference":
             assert isinstance(made.evaluator, SupervisedEvaluator)
-
-
-def test_initialise_twice_touches_no_data(tmp_path):
-    made = ConfigWorkflow(config_file=files("train"), workflow_type="train", logging_file=False, dataset_dir=str(tmp_path / "none"))
-    made.initialize()
-    made.initialize()
-    assert not list(tmp_path.iterdir())
-
-
-def test_metadata_fits_the_schema(metadata):
-    pytest.importorskip("jsonschema")
-    schema = REPOSITORY.parent / "shared" / "meta_schema_20240725.json"
-    if not schema.is_file():
-        pytest.skip(f"no schema at {schema}")
-    verify_metadata(meta_file=files("metadata")[0], filepath=str(schema))
-    assert metadata["version"] in metadata["changelog"]
-
-
-def test_network_answers_as_the_metadata_says(random_model, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    arguments = {"meta_file": files("metadata")[0], "config_file": files("inference")[0], "device": "cpu"}
-    verify_net_in_out("network_def", **arguments, bundle_root=str(BUNDLE), model_dir=str(random_model))
 
 
 def test_points_come_from_the_same_weights(random_model):
     network = network_from_plan(Plan.load(random_model / "plan.json"))
     network.load_state_dict(torch.load(random_model / "model.pt", weights_only=True))
     assert network.shape(torch.rand(1, 1, 48, 64, 48)).points[-1].shape == (1, 32, 3)
+
+
+class TestContract(BundleContract):
+    """What every bundle promises."""

@@ -1,0 +1,133 @@
+"""A bundle of the collection as its tests use it, and what every bundle promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, create_workflow, load, run, verify_metadata, verify_net_in_out
+
+__all__ = ["REPOSITORY", "BundleContract", "BundleRuns"]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class BundleRuns:
+    """Runs of the bundle of this name in this process; its package becomes importable."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+
+    @property
+    def root(self) -> Path:
+        """The bundle's folder."""
+        return REPOSITORY / "bundles" / self.name
+
+    def files(self, *names: str) -> list[str]:
+        """Paths of config files: ``train``, ``experiments/joint``."""
+        return [str(self.root / "configs" / f"{name}.json") for name in names]
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """Content of ``metadata.json``."""
+        return json.loads(Path(self.files("metadata")[0]).read_text())
+
+    @property
+    def overlays(self) -> list[str]:
+        """Names of the overlays. A table of runs is none: it has runs in it."""
+        files = sorted((self.root / "configs" / "experiments").glob("*.json"))
+        return [path.stem for path in files if "runs" not in json.loads(path.read_text())]
+
+    def call(self, run_id: str, *names: str, **overrides: Any) -> None:
+        """``python -m monai.bundle run``; keys with ``#`` are given in a dictionary."""
+        run(
+            run_id=run_id,
+            config_file=self.files(*names),
+            meta_file=self.files("metadata")[0],
+            logging_file=False,
+            **{key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()},
+        )
+
+    def workflow(self, *names: str, kind: str | None = None, **overrides: Any) -> ConfigWorkflow:
+        """The workflow of these configs, initialised."""
+        made = create_workflow("ConfigWorkflow", config_file=self.files(*names), workflow_type=kind, logging_file=False, **overrides)
+        assert isinstance(made, ConfigWorkflow)
+        return made
+
+
+def monai_bundle(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """``python -m monai.bundle`` in a process that finds nothing by PYTHONPATH."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
+
+
+class BundleContract:
+    """Tests that every bundle passes, of the fixtures ``bundle`` (:class:`BundleRuns`) and ``random_model``.
+
+    ``random_model`` is a model folder as a training leaves it, for the shapes the metadata names, with random weights.
+    """
+
+    @pytest.mark.parametrize("kind", ["train", "inference"])
+    def test_monai_loads_the_network(self, bundle, random_model, monkeypatch, tmp_path, kind):
+        """``monai.bundle.load`` passes no bundle_root and never runs the workflow."""
+        shutil.copytree(bundle.root / "configs", tmp_path / bundle.name / "configs")
+        shutil.copytree(random_model, tmp_path / bundle.name / "models")
+        monkeypatch.chdir(tmp_path)
+        network = load(bundle.name, bundle_dir=str(tmp_path), workflow_type=kind, source="github")
+        expected = torch.load(random_model / "model.pt", weights_only=True)
+        assert network.state_dict().keys() == expected.keys()
+        assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+
+    def test_initialise_twice_touches_no_data(self, bundle, tmp_path):
+        options = {"workflow_type": "train", "logging_file": False, "dataset_dir": str(tmp_path / "none")}
+        made = ConfigWorkflow(config_file=bundle.files("train"), **options)
+        made.initialize()
+        made.initialize()
+        assert not list(tmp_path.iterdir())
+
+    def test_metadata_fits_the_schema(self, bundle):
+        pytest.importorskip("jsonschema")
+        schema = REPOSITORY.parent / "shared" / "meta_schema_20240725.json"
+        if not schema.is_file():
+            pytest.skip(f"no schema at {schema}")
+        verify_metadata(meta_file=bundle.files("metadata")[0], filepath=str(schema))
+        assert bundle.metadata["version"] in bundle.metadata["changelog"]
+
+    def test_network_answers_as_the_metadata_says(self, bundle, random_model, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        arguments = {"meta_file": bundle.files("metadata")[0], "config_file": bundle.files("inference")[0], "device": "cpu"}
+        verify_net_in_out("network_def", **arguments, bundle_root=str(bundle.root), model_dir=str(random_model))
+
+    def test_network_is_verified_from_the_folder_of_bundles(self, bundle, random_model):
+        """There, a folder without ``__init__.py`` has the name of the bundle's package."""
+        configs = f"{bundle.name}/configs"
+        files = ["--meta_file", f"{configs}/metadata.json", "--config_file", f"{configs}/inference.json"]
+        options = ["--device", "cpu", "--bundle_root", bundle.name, "--model_dir", str(random_model)]
+        result = monai_bundle("verify_net_in_out", "network_def", *files, *options, cwd=bundle.root.parent)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert "data shape of network is verified with no error" in result.stdout + result.stderr
+
+    def test_other_packages_of_these_names_are_passed_over(self, bundle, random_model, tmp_path):
+        """A folder ``tools`` in the current folder is common, and Python looks there first."""
+        for name in ("tools", bundle.name):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong one')")
+        (tmp_path / "images").mkdir()
+        options = ["--dataset_dir", "images", "--model_dir", str(random_model)]
+        result = monai_bundle("run", "--config_file", bundle.files("inference")[0], *options, cwd=tmp_path)
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1].startswith("error: images: ")
