@@ -22,12 +22,13 @@ def maps() -> tuple[np.ndarray, np.ndarray]:
 def test_by_hand():
     pred, truth = maps()
     row = segmentation_metrics(pred, truth, LABELS, (1.0, 1.0, 2.0))
-    assert set(row) == {f"{metric}_{name}" for metric in METRICS for name in ("left", "right", "mean")}
+    assert set(row) == {f"{metric}_{name}" for metric in METRICS for name in ("left", "right", "mean")} | {"dice_union"}
     assert (row["dice_left"], row["dice_right"], row["dice_mean"]) == pytest.approx((1, 0.5, 0.75))
     assert (row["hd_left"], row["hd_right"], row["hd_mean"]) == pytest.approx((0, 2, 1))
     assert row["assd_right"] == pytest.approx((2 + 0 + 0 + 2) / 4)
     assert (row["sensitivity_right"], row["specificity_right"]) == pytest.approx((0.5, 247 / 248))
     assert row["ravd_mean"] == 0
+    assert row["dice_union"] == pytest.approx(2 * 3 / 8)
 
 
 def test_a_missed_structure_costs_dice_and_has_no_distance():
@@ -44,6 +45,15 @@ def test_a_structure_in_neither_map_is_left_out_of_the_mean():
     row = segmentation_metrics(pred * (pred == 1), truth * (truth == 1), LABELS, (1.0, 1.0, 1.0))
     assert math.isnan(row["dice_right"])
     assert row["dice_mean"] == 1
+
+
+def test_a_structure_taken_for_another_does_not_matter_to_their_union():
+    pred, truth = maps()
+    truth[truth == 1] = 2
+    truth[2, 2, 3] = 7  # no structure of these labels
+    row = segmentation_metrics(pred, truth, LABELS, (1.0, 1.0, 1.0))
+    assert row["dice_union"] == pytest.approx(2 * 3 / 8)
+    assert row["dice_left"] == 0
 
 
 def test_shapes_must_agree():

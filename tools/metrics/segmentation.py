@@ -31,6 +31,8 @@ def segmentation_metrics(
         - ``sensitivity``: NaN without the structure in the truth; ``specificity``: NaN when it fills the truth;
         - ``ravd``: relative absolute volume difference; NaN without the structure in the truth.
 
+        and ``dice_union``, the Dice of all structures taken as one.
+
         A mean is over the structures where the metric is defined. A missed structure therefore shows in Dice, not in distances.
 
     Raises:
@@ -50,7 +52,7 @@ def segmentation_metrics(
         "specificity": lambda p, t: rate("specificity", p, t),
         "ravd": volume_difference,
     }
-    row: dict[str, float] = {}
+    row = {"dice_union": dice(np.isin(pred, list(names)), np.isin(truth, list(names)))}
     for key, metric in metrics.items():
         values = {name: metric(pred == value, truth == value) for value, name in names.items()}
         row |= {f"{key}_{name}": value for name, value in values.items()} | {f"{key}_mean": mean_of(list(values.values()))}
