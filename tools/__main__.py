@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import keyword
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -26,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "correspondences": ("tools.commands.correspondences", "correspondences", "put corresponding points on shapes, and model them"),
     "benchmark": ("tools.commands.benchmark", "benchmark", "measure speed beside other packages"),
     "experiment": ("tools.commands.experiment", "experiment", "reproduce the tables of a bundle's documentation"),
+    "pack": ("tools.commands.pack", "pack", "write a bundle as one archive that needs no repository"),
+    "registry": ("tools.commands.registry", "registry", "list a folder of archives, and the bundles on their page"),
+    "install": ("tools.commands.install", "install", "install a bundle from a registry"),
+    "verify": ("tools.commands.verify", "verify", "check a bundle or an archive before it is released"),
     "demo": ("tools.commands.demo", "demo", "train on a small data set, run inference and draw the results"),
 }
 
@@ -61,6 +66,12 @@ def _recorded(component: Any, calls: list[Callable[[], Any]]) -> Any:
     record.__signature__ = signature
     parsers = {name: _PARSERS[str(p.annotation)] for name, p in signature.parameters.items() if str(p.annotation) in _PARSERS}
     return SetParseFns(**parsers)(record) if parsers else record
+
+
+def _spelled(word: str) -> str:
+    """An option whose name is a word of Python's, as the parameter is spelled: ``--from`` is ``from_``."""
+    option, equals, value = word.partition("=")
+    return f"{option}_{equals}{value}" if option.startswith("--") and keyword.iskeyword(option[2:]) else word
 
 
 def _check_options(command: str, component: Any, arguments: Sequence[str]) -> None:
@@ -103,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, (_, _, purpose) in COMMANDS.items():
             print(f"  {name:<15} {purpose}")
         return 0
-    command, *rest = arguments
+    command, *rest = map(_spelled, arguments)
     try:
         if command not in COMMANDS:
             raise ValueError(f"no command {command!r}; {_nearest(command, list(COMMANDS))}")

@@ -170,7 +170,7 @@ class DeepAtlasUpdate:
             for pair in range(pairs):
                 # Seeded per pair of the whole batch, so that splitting a batch over processes changes nothing.
                 entropy = np.random.SeedSequence((self.seed, step, self.rank * pairs + pair))
-                generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+                generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
                 rows = [pair, pair + pairs]
                 image[rows], one_hot[rows] = self.augmentation.deform(image[rows], one_hot[rows], generator)
                 if intensities:

@@ -121,7 +121,7 @@ class MultiDomainUpdate:
             if self.augmentation is not None:
                 # Seeded for each domain apart: which others are trained beside it changes nothing for it.
                 entropy = np.random.SeedSequence((self.seed, step, index, self.rank))
-                generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+                generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
                 part, one_hot = self.augmentation.deform(part, one_hot, generator)
                 # Outside of the slice nothing is known: background.
                 one_hot[:, 0] += 1 - one_hot.sum(1)

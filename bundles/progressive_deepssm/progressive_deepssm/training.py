@@ -102,7 +102,7 @@ class ShapeUpdate:
         for row in range(len(image)):
             # Seeded per case of the whole batch, so that splitting a batch over processes changes nothing.
             entropy = np.random.SeedSequence((self.seed, step, self.rank * len(image) + row))
-            generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+            generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
             case = slice(row, row + 1)
             moved = self.augmentation.deform_with_points(image[case], one_hot[case], voxels[case], generator)
             deformed.append((self.augmentation.intensities(moved[0], generator), *moved[1:]))
