@@ -79,7 +79,6 @@ def evaluate(
     plan: Plan,
     device: torch.device,
     precision: str = "auto",
-    uncertainty_samples: int = 4,
     seed: int | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -91,7 +90,6 @@ def evaluate(
         plan: the plan.
         device: where it computes.
         precision: "auto", "float32", "bf16" or "fp16".
-        uncertainty_samples: see :class:`progressive_deepssm.modelling.ShapeModeller`.
         seed: of the training, for the summary.
         details: further values for the summary.
 
@@ -107,7 +105,7 @@ def evaluate(
     check_sizes(cases, plan)
     sizes = plan.extra["shape"]
     check_shape_cases([case for case in cases if case.particles is not None], sizes["points"], sizes["structure"])
-    modeller = ShapeModeller(network, read_template(model_dir), plan, device, precision, uncertainty_samples)
+    modeller = ShapeModeller(network, read_template(model_dir), plan, device, precision)
     rows = []
     for case in cases:
         begin = time.perf_counter()

@@ -45,19 +45,11 @@ class ShapeWriter:
         model_dir: where the template lies.
         output_dir: where to write.
         precision: "auto", "float32", "bf16" or "fp16".
-        uncertainty_samples: see :class:`progressive_deepssm.modelling.ShapeModeller`.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        plan: Plan,
-        model_dir: str | os.PathLike,
-        output_dir: str | os.PathLike,
-        precision: str = "auto",
-        uncertainty_samples: int = 4,
+        self, network: nn.Module, plan: Plan, model_dir: str | os.PathLike, output_dir: str | os.PathLike, precision: str = "auto"
     ) -> None:
-        self.uncertainty_samples = uncertainty_samples
         self.network, self.plan, self.model_dir, self.output_dir, self.precision = network, plan, model_dir, Path(output_dir), precision
         self.modeller: ShapeModeller | None = None
 
@@ -69,7 +61,7 @@ class ShapeWriter:
         """Model and write the images of the batch."""
         if self.modeller is None:  # the weights are there now
             template = read_template(self.model_dir)
-            self.modeller = ShapeModeller(self.network, template, self.plan, engine.state.device, self.precision, self.uncertainty_samples)
+            self.modeller = ShapeModeller(self.network, template, self.plan, engine.state.device, self.precision)
         batch: Any = engine.state.batch
         # MONAI's evaluators take a batch apart before this event, unless they are told not to.
         for image in [case["image"] for case in batch] if isinstance(batch, list) else batch["image"]:

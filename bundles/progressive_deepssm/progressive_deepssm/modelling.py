@@ -11,19 +11,14 @@ import torch
 from progressive_deepssm.frame import to_frame, to_world
 from tools.bundle.checkpoint import plain
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.data.augmentation import Augmentation
 from tools.data.geometry import GridMapping, load_volume, to_plan
 from tools.data.plan import Plan
 from tools.networks.shape_networks import ShapeNetwork, ShapeOutput
-from tools.registration.displacement import sample, warp
 from tools.registration.fields import lps_affine
 from tools.shape.distance import warp_weights
 from tools.shape.surfaces import Surface
 
 __all__ = ["ShapeModeller", "ShapePrediction"]
-
-#: what an image may be changed by for the uncertainty: more than in training, or the network would hardly notice
-DEFORMATION = Augmentation(rotation=30.0, scaling=0.3, translation=4.0, elastic=2.0)
 
 
 class ShapePrediction(NamedTuple):
@@ -31,7 +26,7 @@ class ShapePrediction(NamedTuple):
 
     Attributes:
         scales: points (M_s, 3) of every scale, LPS mm; the last one is the answer.
-        uncertainty: (M,), expected distance of each point of the last scale from the true one, mm (:class:`ShapeModeller`).
+        uncertainty: (M,), expected distance of each point of the last scale from the true one, mm.
         surface: the template's mesh warped to the points, LPS mm.
         vertex_uncertainty: (V,), mm.
         logits: of the segmentation on the network's grid, (C, D, H, W).
@@ -58,27 +53,11 @@ class ShapeModeller:
         plan: the plan.
         device: where to compute.
         precision: "auto", "float32", "bf16" or "fp16".
-        uncertainty_samples: deformed images that tell the uncertainty; each costs as much as the image. The points found in them, brought
-            back, lie at some mean distance from those of the image itself (test-time augmentation, Wang et al., Neurocomputing
-            2019); the uncertainty is the geometric mean of it and of the network's own expected error. 0: the latter alone,
-            which follows the true error less.
-
-    Raises:
-        ValueError: ``uncertainty_samples`` is negative.
     """
 
     def __init__(
-        self,
-        network: ShapeNetwork,
-        template: Surface,
-        plan: Plan,
-        device: torch.device | str = "cpu",
-        precision: str = "auto",
-        uncertainty_samples: int = 4,
+        self, network: ShapeNetwork, template: Surface, plan: Plan, device: torch.device | str = "cpu", precision: str = "auto"
     ) -> None:
-        if uncertainty_samples < 0:
-            raise ValueError(f"uncertainty_samples must not be negative, got {uncertainty_samples}")
-        self.uncertainty_samples = uncertainty_samples
         self.device = torch.device(device)
         self.network, self.template, self.plan = plain(network).to(self.device).eval(), template, plan
         self.dtype = autocast_dtype(precision, self.device)
@@ -102,13 +81,10 @@ class ShapeModeller:
     @torch.no_grad()
     def predict(self, image: torch.Tensor, affine: np.ndarray) -> ShapePrediction:
         """Model one preprocessed image (1, D, H, W), whose grid has this affine to RAS mm."""
-        volume = image[None].to(self.device)
-        output = self._output(volume)
+        with autocast(self.dtype, self.device):
+            output: ShapeOutput = self.network.shape(image[None].to(self.device))
         scales = tuple(to_world(points[0].double().cpu().numpy(), affine, self.plan) for points in output.points)
-        expected = output.uncertainty[0].float()
-        if self.uncertainty_samples:
-            expected = (expected * self._disagreement(volume, output.points[-1].float())).sqrt()
-        uncertainty = expected.double().cpu().numpy()
+        uncertainty = output.uncertainty[0].double().cpu().numpy()
         return ShapePrediction(
             scales,
             uncertainty,
@@ -116,22 +92,6 @@ class ShapeModeller:
             (uncertainty[self.neighbours] * self.closeness).sum(1),
             output.logits[0].float().cpu(),
         )
-
-    def _output(self, images: torch.Tensor) -> ShapeOutput:
-        with autocast(self.dtype, self.device):
-            return self.network.shape(images)
-
-    def _disagreement(self, image: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        """Mean distance (M,), mm, of the points of an image (1, 1, D, H, W), (1, M, 3), from those of its deformations."""
-        generator = torch.Generator().manual_seed(0)
-        images = image.float().repeat(self.uncertainty_samples, 1, 1, 1, 1)
-        ddf = DEFORMATION.displacement(images, generator)
-        deformed = DEFORMATION.intensities(warp(images, ddf), generator)
-        spacing, centre = points.new_tensor(self.plan.spacing), (points.new_tensor(self.plan.size) - 1) / 2
-        # one after the other: small images are no faster in batches, and large ones may not fit
-        found = torch.cat([self._output(one[None]).points[-1].float() for one in deformed]) / spacing + centre
-        moved = sample(ddf, found.transpose(1, 2)[..., None, None])[..., 0, 0].transpose(1, 2)
-        return ((found + moved - centre) * spacing - points).norm(dim=2).mean(0)
 
     def surface(self, points: np.ndarray, affine: np.ndarray) -> Surface:
         """The template's mesh warped to points (M, 3), LPS mm, of an image whose preprocessed grid has this affine."""
