@@ -64,6 +64,14 @@ def test_points_of_all_scales(backbone):
     assert (output.uncertainty > 0).all()
 
 
+def test_expected_errors_are_calibrated_in_answers_and_not_in_training():
+    network, image = progressive(), torch.rand(1, 1, *SIZE)
+    plain = network(image, scales=3).uncertainty
+    network.calibration.copy_(torch.linspace(0.5, 2.0, 12))
+    torch.testing.assert_close(network.shape(image).uncertainty, plain * torch.linspace(0.5, 2.0, 12))
+    torch.testing.assert_close(network(image, scales=3).uncertainty, plain)
+
+
 def test_only_the_scales_asked_for():
     output = progressive()(torch.rand(2, 1, *SIZE), scales=2)
     assert [points.shape[1] for points in output.points] == [4, 8]

@@ -49,6 +49,9 @@ class ShapeNetwork(nn.Module):
     Args:
         backbone: image to :class:`tools.networks.shape_backbones.ShapeFeatures`.
         scales: M_s, rising: the first M_s points make scale s.
+
+    Attributes:
+        calibration: (M,), factors on the expected errors of :meth:`shape`; ones in training.
     """
 
     def __init__(self, backbone: nn.Module, scales: Sequence[int]) -> None:
@@ -56,6 +59,7 @@ class ShapeNetwork(nn.Module):
         if not scales or any(a >= b for a, b in pairwise(scales)):
             raise ValueError(f"scales must rise, got {list(scales)}")
         self.backbone, self.scales = backbone, tuple(int(n) for n in scales)
+        self.register_buffer("calibration", torch.ones(self.scales[-1]))
 
     @property
     def mean(self) -> torch.Tensor:
@@ -76,8 +80,9 @@ class ShapeNetwork(nn.Module):
         raise NotImplementedError
 
     def shape(self, image: torch.Tensor) -> ShapeOutput:
-        """Points of an image (B, 1, D, H, W), at all scales."""
-        return self(image, scales=len(self.scales))
+        """Points of an image (B, 1, D, H, W), at all scales, with calibrated expected errors."""
+        output = self(image, scales=len(self.scales))
+        return output._replace(log_error=output.log_error + self.calibration.log())
 
 
 class ProgressiveShapeNetwork(ShapeNetwork):

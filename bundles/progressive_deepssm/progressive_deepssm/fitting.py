@@ -1,4 +1,4 @@
-"""The shape model and the template mesh, made from the training cases when a training begins."""
+"""What training cases are asked beside the steps: the shape model and the template mesh at the start, calibrated errors at the end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from torch import nn
 
 from progressive_deepssm.data import ShapeDataset
 from progressive_deepssm.frame import frame_affine
+from progressive_deepssm.training import ShapeUpdate
 from tools.bundle.checkpoint import plain
+from tools.bundle.precision import autocast
 from tools.data.checks import DataError
 from tools.data.plan import Plan
 from tools.shape.distance import warp_mesh
 from tools.shape.surfaces import Surface, decimated, label_surface, read_surface, smoothed, write_surface
 
-__all__ = ["ShapeModelFitter", "TEMPLATE", "make_template", "read_template"]
+__all__ = ["ErrorCalibrator", "ShapeModelFitter", "TEMPLATE", "make_template", "read_template"]
 
 TEMPLATE = "template.vtk"
 VERTICES = 4000  # at most, of the template
@@ -92,3 +94,45 @@ class ShapeModelFitter:
             labels = [np.asarray(case["label"])[0] for case in cases]
             mean = network.mean.double().cpu().numpy()
             write_surface(self.output_dir / TEMPLATE, make_template(points.double().numpy(), labels, mean, self.plan))
+
+
+class ErrorCalibrator:
+    """Handler: after the last epoch calibrates the network's expected errors, point by point, on the training cases.
+
+    Each case is deformed once, as in training, and factor i is the mean error of point i over the mean of what the network expected
+    there. The network sees what an image shows of its error; which points it always finds badly, the cases tell better.
+
+    It must stand before the handlers that save weights.
+
+    Args:
+        update: what trains the network; it deforms the cases.
+        dataset: the training cases.
+    """
+
+    def __init__(self, update: ShapeUpdate, dataset: ShapeDataset) -> None:
+        self.update, self.dataset = update, dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Calibrate, when the last epoch is done."""
+        # or when it was stopped early
+        if engine.state.epoch == engine.state.max_epochs or engine.should_terminate:
+            self.calibrate(engine.state.device, self.update.schedule.total_steps)
+
+    @torch.no_grad()
+    def calibrate(self, device: torch.device, step: int) -> None:
+        """Set the network's ``calibration``; case k is deformed as at the step ``step`` + k."""
+        network = plain(self.update.network).eval()
+        errors, expected = (torch.zeros_like(network.calibration) for _ in range(2))
+        for index in range(self.dataset.real):
+            case: Any = self.dataset[index]
+            batch = {key: convert_to_tensor(case[key], track_meta=False)[None] for key in ("image", "label", "points")}
+            image, _, points = self.update.prepare(batch, device, step + index)
+            with autocast(self.update.dtype, image.device):
+                output = network(image, scales=len(network.scales))
+            errors += (output.points[-1][0].float() - points[0, : len(errors)]).norm(dim=1)
+            expected += output.uncertainty[0].float()
+        network.calibration.copy_(errors / expected)
