@@ -13,8 +13,9 @@ from tools.commands import correspondences as command
 from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
 from tools.shape.distance import point_distances
-from tools.shape.particles import read_particle_set, read_particles
+from tools.shape.particles import read_particle_set, read_particles, write_particles
 from tools.shape.pdm import PointDistributionModel
+from tools.shape.sampling import farthest_point_order
 from tools.shape.surfaces import read_label_surface, read_surface, write_surface
 
 
@@ -108,3 +109,56 @@ def test_truncated_label_is_named(tiny_dataset, tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=r"case_03\.nii\.gz: truncated"):
         command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset))
+
+
+def bones(folder: Path, tiny_dataset: Path, cases: int = 4) -> list[str]:
+    """Meshes of which the second is a left one, and 24 other points on each of them (its vertices), named as ShapeWorks does."""
+    names = []
+    for k in range(cases):
+        surface = read_label_surface(tiny_dataset / "labelsTr" / f"case_{k:02d}.nii.gz")
+        names.append(f"bone_{k}_{'Left' if k == 1 else 'Right'}")
+        write_surface(folder / f"{names[-1]}.ply", surface)
+        points = surface.vertices[farthest_point_order(surface.vertices, 24)]
+        write_particles(folder / f"bone_{k}.particles", points * [-1, 1, 1] if k == 1 else points)
+    return names
+
+
+def test_another_model_beside(tiny_dataset, tmp_path, capsys):
+    bones(tmp_path / "meshes", tiny_dataset)
+    command.correspondences(
+        str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16, mirror="_Left$", turn=False, against=str(tmp_path / "meshes")
+    )
+    assert "carried from all other cases" in capsys.readouterr().err
+    rows = rows_of(tmp_path / "out" / "model" / "statistics.csv")
+    assert [(row["model"], row["modes"]) for row in rows] == [(name, str(k)) for name in ("model", "against") for k in (1, 2, 3)]
+    assert {row["points"] for row in rows} == {"16"}
+    assert all((row["surface_mm"] != "") == (row["modes"] != "3") for row in rows)
+    compared = json.loads((tmp_path / "out" / "model" / "summary.json").read_text())["against"]
+    assert compared["points_elsewhere"] == 0
+    assert compared["against"]["points_off_surface_mm"] < 0.01  # the left one was found in its mirror image
+    # farthest points of each case alone correspond far worse
+    assert compared["model"]["variance_mm2_per_point"] < compared["against"]["variance_mm2_per_point"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "bone_2.particles").unlink(), "no particle files for case bone_2_Right"),
+        (lambda folder: write_particles(folder / "bone_2_Right_a.particles", np.zeros((24, 3))), "2 particle files for case bone_2_Right"),
+        (lambda folder: write_particles(folder / "bone_2.particles", np.zeros((20, 3))), r"bone_2\.particles: 20 points, but"),
+        (lambda folder: [write_particles(folder / f"bone_{k}.particles", np.full((24, 3), 900.0)) for k in range(4)], "wrong world"),
+    ],
+)
+def test_other_points_that_cannot_be_compared(tiny_dataset, tmp_path, damage, message):
+    bones(tmp_path / "meshes", tiny_dataset)
+    damage(tmp_path / "meshes")
+    with pytest.raises(DataError, match=message):
+        command.correspondences(
+            str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16, against=str(tmp_path / "meshes"), mirror="L"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_folder_of_other_points(tiny_dataset, tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), against=str(tmp_path / "nowhere"))

@@ -7,13 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from tools.data.checks import DataError
 from tools.data.decathlon import case_name, read_dataset
 from tools.data.files import remove_leftovers
 from tools.data.splits import read_split
 from tools.registration.shapes import MESHES
+from tools.shape.comparison import belonging
 from tools.shape.correspondence import correspond
-from tools.shape.particles import write_particles
+from tools.shape.distance import point_distances
+from tools.shape.particles import read_particle_set, write_particles
 from tools.shape.procrustes import mirror as reflect
 from tools.shape.report import ShapeCase, write_report
 from tools.shape.surfaces import mirrored, read_label_surface, read_surface
@@ -34,6 +38,7 @@ def correspondences(
     scaling: bool = False,
     splits_file: str | None = None,
     turn: bool = True,
+    against: str | None = None,
 ) -> None:
     """Write TO/<case>.particles (LPS mm of each case's own image or mesh) and, into TO/model, template, shape model, figures and pictures.
 
@@ -50,6 +55,8 @@ def correspondences(
         splits_file: splits.json; only its training cases, not those of validation or report, shape the template and the model. The others
             get particles all the same.
         turn: shapes may lie in other orientations than the first template; false holds them to small rotations.
+        against: folder of other .particles of the same cases, such as those of ShapeWorks or the true ones of phantoms, in the world of
+            the surfaces or, for mirrored cases, of their mirror images: both models side by side in TO/model/statistics.csv and .png.
 
     Raises:
         DataError: input that cannot be used, in one line that names the file.
@@ -63,6 +70,7 @@ def correspondences(
     sources, known = _sources(dataset_dir, meshes)
     training = _training(sources, known, splits_file)
     shapes = _shapes(sources, training, label, mirror)
+    others = None if against is None else _others(Path(against), shapes)
     stages = {"mean": "template", "fit": "fitted", "refine": "refined"}
     try:
         found = correspond(
@@ -80,9 +88,13 @@ def correspondences(
     remove_leftovers(folder)
     for shape, own in zip(shapes, found.points):
         write_particles(folder / f"{shape.name}.particles", reflect(own) if shape.mirrored else own)
-    summary = write_report(folder / "model", shapes, found, scaling, start)
+    summary = write_report(folder / "model", shapes, found, scaling, start, others)
     needed = " / ".join(str(count) for count in summary["modes_for"].values())
     _say(f"modes for 90 / 95 / 99 %: {needed}; surface of the points {summary['points_surface_mm']:.3f} mm off the true one")
+    if others is not None:
+        compared = summary["against"]
+        rebuilt = " and ".join(f"{compared[name]['surface_mm']:.3f} mm off by the points of {name}" for name in ("model", "against"))
+        _say(f"surfaces: {rebuilt}; points of {against} carried from all other cases land {compared['points_mm']['mean']:.3f} mm off")
     print(folder)
 
 
@@ -139,6 +151,32 @@ def _shapes(sources: dict[str, Path], training: set[str], label: str, mirror: st
         flip = bool(turned and turned.search(name))
         shapes.append(ShapeCase(_particle_name(name, path), mirrored(surface) if flip else surface, name in training, flip))
     return shapes
+
+
+def _others(folder: Path, shapes: list[ShapeCase]) -> np.ndarray:
+    """The other points (N, L, 3) of the cases, where their surfaces are."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    files = {path.stem: path for path in sorted(folder.glob("*.particles"))}
+    found = read_particle_set([_file_of(shape.name, files, folder) for shape in shapes])
+    placed = []
+    for shape, points in zip(shapes, found):
+        candidates = [points, reflect(points)] if shape.mirrored else [points]
+        placed.append(min(candidates, key=lambda candidate: point_distances(candidate, shape.surface).mean()))
+    others = np.stack(placed)
+    if belonging(others, [shape.surface for shape in shapes]).sum() < LEAST_POINTS:
+        raise DataError(f"{folder}: fewer than {LEAST_POINTS} points of its files lie on the surfaces (wrong world, or other cases)")
+    return others
+
+
+def _file_of(name: str, files: dict[str, Path], folder: Path) -> Path:
+    """A case's file, or the only one named like it but for a part at the end: _Left, or _world."""
+    if name in files:
+        return files[name]
+    alike = [path for stem, path in files.items() if f"{name}_".startswith(f"{stem}_") or f"{stem}_".startswith(f"{name}_")]
+    if len(alike) != 1:
+        raise DataError(f"{folder}: {len(alike) or 'no'} particle files for case {name}")
+    return alike[0]
 
 
 def _say(line: str) -> None:

@@ -21,7 +21,7 @@ from tools.shape.distance import warp_weights
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.surfaces import Surface, vertex_normals
 
-__all__ = ["draw_surface", "modes_picture", "statistics_picture"]
+__all__ = ["draw_surface", "modes_picture", "save_figure", "statistics_picture"]
 
 
 def draw_surface(axis: Axes, surface: Surface, values: np.ndarray, view: np.ndarray, colours: str, limits: tuple[float, float]) -> None:
@@ -95,24 +95,26 @@ def modes_picture(
     bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), "RdBu_r"), ax=axes, shrink=0.6, pad=0.01)
     bar.set_label("outward displacement, mm", color=FAINT)
     bar.ax.tick_params(colors=FAINT)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def statistics_picture(path: str | os.PathLike, curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> None:
-    """Compactness, generalisation and specificity over the number of modes, one line a model.
+    """Compactness, generalisation, specificity and, where known, surface distance over the number of modes, one line a model.
 
     Args:
         path: the PNG to write.
-        curves: name of the model to ``{"compactness": rows, "generalisation": rows, "specificity": rows}`` of
+        curves: name of the model to ``{"compactness": rows, "generalisation": rows, "specificity": rows, "surface": rows}`` of
             :mod:`tools.shape.statistics`; tables may be missing.
     """
-    figure = Figure(figsize=(12.0, 3.8), dpi=DPI, facecolor=BACKGROUND, layout="constrained")
     panels = {
         "compactness": ("share", "share of the variance"),
         "generalisation": ("error", "error, mm"),
         "specificity": ("error", "error, mm"),
     }
-    for axis, (table, (column, label)) in zip(figure.subplots(1, 3), panels.items()):
+    if any("surface" in tables for tables in curves.values()):
+        panels["surface"] = ("error", "surface distance of shapes left out, mm")
+    figure = Figure(figsize=(4.0 * len(panels), 3.8), dpi=DPI, facecolor=BACKGROUND, layout="constrained")
+    for axis, (table, (column, label)) in zip(figure.subplots(1, len(panels)), panels.items()):
         axis.set_facecolor(PANEL)
         for place, (name, tables) in enumerate(curves.items()):
             rows = tables.get(table, ())
@@ -132,9 +134,9 @@ def statistics_picture(path: str | os.PathLike, curves: Mapping[str, Mapping[str
         axis.spines[:].set_color(FAINT)
         if len(curves) > 1:
             axis.legend(frameon=False, labelcolor=TEXT, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_figure(temporary, facecolor=figure.get_facecolor(), format="png")

@@ -11,6 +11,7 @@ import numpy as np
 
 from tools.data.files import write_csv, write_json
 from tools.metrics.tables import versions
+from tools.shape.comparison import Comparison, compare
 from tools.shape.correspondence import Correspondences
 from tools.shape.distance import surface_distance, warp_weights
 from tools.shape.particles import write_particles
@@ -40,7 +41,9 @@ class ShapeCase(NamedTuple):
     mirrored: bool
 
 
-def write_report(folder: Path, shapes: Sequence[ShapeCase], found: Correspondences, scaling: bool, start: float) -> dict[str, Any]:
+def write_report(
+    folder: Path, shapes: Sequence[ShapeCase], found: Correspondences, scaling: bool, start: float, against: np.ndarray | None = None
+) -> dict[str, Any]:
     """Write ``template.vtk`` and ``.particles``, ``pdm.npz``, tables (CSV), ``summary.json``, ``statistics.png`` and ``modes.png``.
 
     ``cases.csv`` says for every case how far the template's mesh, warped to its points, is from its surface, and for cases that
@@ -52,11 +55,17 @@ def write_report(folder: Path, shapes: Sequence[ShapeCase], found: Correspondenc
         found: their points, in the same order.
         scaling: whether the model is one of shapes without size.
         start: ``time.perf_counter()`` when the work began.
+        against: (N, L, 3), mm, other corresponding points of the same cases; then ``statistics.csv`` and ``.png`` show both models
+            with the same number of points, see :func:`tools.shape.comparison.compare`.
 
     Returns:
         what ``summary.json`` holds.
+
+    Raises:
+        ValueError: the other points do not lie on the surfaces; nothing is written.
     """
     trained = np.array([shape.training for shape in shapes])
+    compared = None if against is None else compare(found.points, against, [shape.surface for shape in shapes], trained, scaling)
     aligned = generalised_procrustes(found.points[trained], scaling, found.template_points).aligned
     model = PointDistributionModel.fit(aligned)
     write_surface(folder / "template.vtk", found.template)
@@ -70,7 +79,9 @@ def write_report(folder: Path, shapes: Sequence[ShapeCase], found: Correspondenc
     }
     for name, rows in tables.items():
         write_csv(folder / f"{name}.csv", rows)
-    statistics_picture(folder / "statistics.png", {"model": tables})
+    if compared:
+        write_csv(folder / "statistics.csv", _side_by_side(compared))
+    statistics_picture(folder / "statistics.png", compared.tables if compared else {"model": tables})
     modes_picture(folder / "modes.png", model, found.template, found.template_points)
     weights, rows = warp_weights(found.template_points, found.template.vertices), []
     for shape, points, residual in zip(shapes, found.points, found.residuals):
@@ -97,8 +108,20 @@ def write_report(folder: Path, shapes: Sequence[ShapeCase], found: Correspondenc
         "modes_for": {share: model.modes_for(float(share)) for share in ("0.90", "0.95", "0.99")},
         "points_surface_mm": float(np.mean([row["points_surface_mm"] for row in rows])),
         "model_surface_mm_of_unseen": float(np.mean(unseen)) if unseen else None,
+        "against": compared.summary if compared else None,
         "seconds": round(time.perf_counter() - start, 1),
         "versions": versions(),
     }
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _side_by_side(compared: Comparison) -> list[dict[str, Any]]:
+    """A row for each model and number of modes; the last mode has a share of the variance only."""
+    rows = []
+    for name, tables in compared.tables.items():
+        errors = {table: {row["modes"]: row["error"] for row in tables[table]} for table in ("generalisation", "specificity", "surface")}
+        for row in tables["compactness"]:
+            measured = {f"{table}_mm": values.get(row["modes"], "") for table, values in errors.items()}
+            rows.append({"model": name, "points": compared.summary["points"], **row, **measured})
+    return rows

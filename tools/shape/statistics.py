@@ -6,14 +6,16 @@ they mean something only beside how well the points' surface fits the true one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from tools.shape.distance import surface_distance
 from tools.shape.pdm import PointDistributionModel
+from tools.shape.surfaces import Surface
 
-__all__ = ["compactness", "generalisation", "mode_counts", "specificity"]
+__all__ = ["compactness", "generalisation", "mode_counts", "specificity", "surface_generalisation"]
 
 Rows = list[dict[str, float]]
 
@@ -40,12 +42,34 @@ def generalisation(shapes: np.ndarray, modes: Sequence[int]) -> Rows:
     Returns:
         rows of ``modes``, ``error`` (mean) and ``std``.
     """
-    errors = []
-    for left_out in range(len(shapes)):
-        model = PointDistributionModel.fit(np.delete(shapes, left_out, axis=0))
-        scores = model.project(shapes[left_out])
-        rebuilt = (model.reconstruct(scores[:count]) for count in modes)
-        errors.append([np.linalg.norm(shape - shapes[left_out], axis=1).mean() for shape in rebuilt])
+    errors = [
+        [np.linalg.norm(rebuilt - shape, axis=1).mean() for rebuilt in candidates]
+        for shape, candidates in zip(shapes, _left_out(shapes, modes))
+    ]
+    return _rows(modes, np.array(errors))
+
+
+def surface_generalisation(
+    shapes: np.ndarray, surfaces: Sequence[Surface], weights: np.ndarray, faces: np.ndarray, modes: Sequence[int]
+) -> Rows:
+    """Symmetric mean surface distance of each shape rebuilt by the model of all others, to its true surface.
+
+    Points that slide, or that leave a part of the surface out, gain nothing here.
+
+    Args:
+        shapes: (N, M, 3), aligned, mm; N >= 3.
+        surfaces: the true ones, moved as the shapes were.
+        weights: (V, M), from points to the vertices of a mesh, see :func:`tools.shape.distance.warp_weights`.
+        faces: (F, 3), of that mesh.
+        modes: the numbers of modes asked for, rising; at most N - 2 count.
+
+    Returns:
+        rows of ``modes``, ``error`` (mean) and ``std``.
+    """
+    errors = [
+        [surface_distance(Surface(weights @ rebuilt, faces), surface).mean for rebuilt in candidates]
+        for surface, candidates in zip(surfaces, _left_out(shapes, modes))
+    ]
     return _rows(modes, np.array(errors))
 
 
@@ -69,6 +93,14 @@ def specificity(model: PointDistributionModel, shapes: np.ndarray, modes: Sequen
         nearest = cdist(drawn.reshape(samples, -1), shapes.reshape(len(shapes), -1)).argmin(1)
         errors.append(np.linalg.norm(drawn - shapes[nearest], axis=2).mean(1))
     return _rows(modes, np.stack(errors, axis=1))
+
+
+def _left_out(shapes: np.ndarray, modes: Sequence[int]) -> Iterator[list[np.ndarray]]:
+    """For each shape, what the model of all others makes of it with each number of modes."""
+    for number, shape in enumerate(shapes):
+        model = PointDistributionModel.fit(np.delete(shapes, number, axis=0))
+        scores = model.project(shape)
+        yield [model.reconstruct(scores[:count]) for count in modes]
 
 
 def _rows(modes: Sequence[int], errors: np.ndarray) -> Rows:

@@ -24,6 +24,7 @@ from tools.data.splits import evaluation_cases, read_split
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import write_metrics
 from tools.networks.shape_networks import ShapeNetwork
+from tools.shape.case_pictures import ScoredSurface, best_median_worst, errors_picture, surfaces_picture
 from tools.shape.distance import point_distances, surface_distance
 from tools.shape.particles import read_particles
 from tools.shape.procrustes import fit_similarity
@@ -84,6 +85,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: the metrics of :func:`case_metrics`, and ``seconds`` from the image file to its surface.
 
+    Beside them ``surfaces.png``, the best, the median and the worst predicted surface, and ``scales.png``, the errors of the points at
+    every scale, where true points are known.
+
     Args:
         dataset_dir, model_dir, output_dir: data set, folder of the model, folder for the results.
         network: the trained network.
@@ -106,14 +110,20 @@ def evaluate(
     sizes = plan.extra["shape"]
     check_shape_cases([case for case in cases if case.particles is not None], sizes["points"], sizes["structure"])
     modeller = ShapeModeller(network, read_template(model_dir), plan, device, precision)
-    rows = []
+    rows, surfaces = [], []
     for case in cases:
         begin = time.perf_counter()
         prediction, grid = modeller(case.image)
         seconds = time.perf_counter() - begin
         row: dict[str, Any] = {"case": case.name} | case_metrics(case, prediction, grid, modeller) | {"seconds": seconds}
         rows.append(row)
+        distances = point_distances(prediction.surface.vertices, read_label_surface(case.label, sizes["structure"]))
+        surfaces.append(ScoredSurface(case.name, row["surface_mm"], prediction.surface, distances))
         logger.info(f"{case.name}: surface distance {row['surface_mm']:.3f} mm, mean shape {row['mean_shape_surface_mm']:.3f} mm")
+    surfaces_picture(Path(output_dir) / "surfaces.png", best_median_worst(surfaces))
+    errors = {f"{size} points": [row[f"rmse_mm_{size}"] for row in rows if f"rmse_mm_{size}" in row] for size in sizes["scales"]}
+    if all(errors.values()):
+        errors_picture(Path(output_dir) / "scales.png", errors, "RMSE of a point in a case, mm")
     return write_metrics(output_dir, rows, split=split, seed=seed, **(details or {}))
 
 
