@@ -29,7 +29,7 @@ from tools.data.files import atomic_path
 from tools.metrics.structures import dice, mean_of
 from tools.registration.displacement import jacobian_determinant
 
-__all__ = ["curve_picture", "registration_picture", "segmentation_picture", "table_picture"]
+__all__ = ["curve_picture", "registration_picture", "save_figure", "segmentation_picture", "table_picture"]
 
 BACKGROUND, PANEL, TEXT, FAINT = "#0e1116", "#161b22", "#e6edf3", "#8b949e"
 # Okabe-Ito, without black, the first two most apart on grey images
@@ -184,7 +184,7 @@ def registration_picture(
     _header(header, title, "     ".join(facts))
     if handles:
         _legend(bars[0], handles)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def segmentation_picture(
@@ -251,7 +251,7 @@ def segmentation_picture(
     _header(header, title, "" if truth is None else f"mean Dice {_mean_dice(prediction, truth):.2f}")
     if handles:
         _legend(footer, handles)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def table_picture(
@@ -326,7 +326,7 @@ def table_picture(
     axis.grid(axis="x", color=FAINT, alpha=0.2)
     axis.tick_params(axis="y", length=0)
     _figure_title(figure, title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def curve_picture(
@@ -361,7 +361,7 @@ def curve_picture(
     axis.margins(x=0.01)
     axis.legend(frameon=False, labelcolor=TEXT, fontsize=10)
     _figure_title(figure, title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _array(volume: Any) -> np.ndarray:
@@ -583,6 +583,7 @@ def _figure_title(figure: Figure, title: str) -> None:
         figure.suptitle(title, color=TEXT, fontsize=13, fontweight="bold", x=0.02, ha="left")
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure as PNG, whole or not at all, without a display."""
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_figure(temporary, facecolor=figure.get_facecolor(), format="png")

@@ -11,8 +11,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from tools.pictures import BACKGROUND, DPI, FAINT, PALETTE, PANEL, TEXT
-from tools.shape.pictures import draw_surface, save_figure
+from tools.pictures import BACKGROUND, DPI, FAINT, PALETTE, PANEL, TEXT, save_figure
+from tools.shape.pictures import draw_surface
 from tools.shape.surfaces import Surface
 
 __all__ = ["ScoredSurface", "best_median_worst", "errors_picture", "surfaces_picture"]

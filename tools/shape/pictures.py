@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from tools.data.files import atomic_path
-from tools.pictures import BACKGROUND, DPI, FAINT, PALETTE, PANEL, TEXT
+from tools.pictures import BACKGROUND, DPI, FAINT, PALETTE, PANEL, TEXT, save_figure
 from tools.shape.distance import warp_weights
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.surfaces import Surface, vertex_normals
 
-__all__ = ["draw_surface", "modes_picture", "save_figure", "statistics_picture"]
+__all__ = ["draw_surface", "modes_picture", "statistics_picture"]
 
 
 def draw_surface(axis: Axes, surface: Surface, values: np.ndarray, view: np.ndarray, colours: str, limits: tuple[float, float]) -> None:
@@ -135,8 +133,3 @@ def statistics_picture(path: str | os.PathLike, curves: Mapping[str, Mapping[str
         if len(curves) > 1:
             axis.legend(frameon=False, labelcolor=TEXT, fontsize=9)
     save_figure(figure, path)
-
-
-def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_figure(temporary, facecolor=figure.get_facecolor(), format="png")

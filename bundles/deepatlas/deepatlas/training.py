@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from ignite.engine import Engine
-from torch import distributed, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from deepatlas.losses import RegistrationLoss, SegmentationLoss
@@ -17,6 +16,7 @@ from deepatlas.stages import Schedule, Stage
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
+from tools.bundle.steps import mean_over_processes, optimise, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.registration.displacement import warp
 
@@ -112,10 +112,10 @@ class DeepAtlasUpdate:
         step = self.registration_step if name == "registration" else self.segmentation_step
         with self.autocast(images.device):
             parts = step(stage, images, augmented, labels, labelled)
-        self.optimize(name, parts.loss)
+        optimise(self.networks[name], self.optimizers[name], self.scaler, parts.loss, self.max_norm)
         if name == "segmentation":
             self.teacher.update_parameters(plain(self.networks[name]))
-        values = self.mean(torch.stack([part.detach().float() for part in parts])).tolist()
+        values = mean_over_processes(torch.stack([part.detach().float() for part in parts])).tolist()
         return {key if key == "loss" else f"{name}/{key}": value for key, value in zip(parts._fields, values, strict=True)}
 
     def share_features(self) -> None:
@@ -130,15 +130,6 @@ class DeepAtlasUpdate:
             shapes.append({key: value.shape for key, value in features.state_dict().items()})
         if not shapes[0] or shapes[0] != shapes[1]:
             raise ValueError("share_features needs a segmentation and a registration network with the same features")
-
-    @staticmethod
-    def mean(values: torch.Tensor) -> torch.Tensor:
-        """Mean over the processes of a distributed training; otherwise the values themselves."""
-        if not distributed.is_available() or not distributed.is_initialized():
-            return values
-        values = values.clone()
-        distributed.all_reduce(values)
-        return values / distributed.get_world_size()
 
     def autocast(self, device: torch.device) -> Any:
         """Context of mixed precision, or none."""
@@ -169,8 +160,7 @@ class DeepAtlasUpdate:
             pairs = len(image) // 2
             for pair in range(pairs):
                 # Seeded per pair of the whole batch, so that splitting a batch over processes changes nothing.
-                entropy = np.random.SeedSequence((self.seed, step, self.rank * pairs + pair))
-                generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
+                generator = seeded_generator(self.seed, step, self.rank * pairs + pair)
                 rows = [pair, pair + pairs]
                 image[rows], one_hot[rows] = self.augmentation.deform(image[rows], one_hot[rows], generator)
                 if intensities:
@@ -246,7 +236,7 @@ class DeepAtlasUpdate:
         parts = self.segmentation_loss(**compared)
         # Processes hold unlike numbers of labelled images: weighted so that the mean of their losses is that of one large batch.
         counts = torch.stack((labelled.sum(), carrying.sum(), (~labelled).sum())).float()
-        shares = counts / self.mean(counts).clamp_min(1e-6)
+        shares = counts / mean_over_processes(counts).clamp_min(1e-6)
         weighted = [part * share for part, share in zip(parts[1:], shares, strict=True)]
         return type(parts)(sum(weighted), *weighted)
 
@@ -255,13 +245,3 @@ class DeepAtlasUpdate:
         """Displacements (M, 3, D, H, W) of the chosen pairs, (N,) bool, by the frozen registration network."""
         fixed, moving = images.chunk(2)
         return plain(self.networks["registration"])(fixed[pairs], moving[pairs]).ddf
-
-    def optimize(self, name: str, loss: torch.Tensor) -> None:
-        """Backward pass, clipping and step of one network."""
-        optimizer, network = self.optimizers[name], self.networks[name]
-        optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(network.parameters(), self.max_norm)
-        self.scaler.step(optimizer)
-        self.scaler.update()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from ignite.engine import Engine
@@ -15,6 +15,7 @@ from multidomain_segmentation.stages import Schedule
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
+from tools.bundle.steps import mean_over_processes, optimise, processes, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
@@ -97,9 +98,11 @@ class MultiDomainUpdate:
             else:
                 parts = self.loss.reconstruction(self.networks["prior"], labels)
                 values = {}
-        self._optimize(name, parts.loss)
+        network = self.networks[name]
+        share = partial(_share, network) if name == "prior" and processes() > 1 else None
+        optimise(network, self.optimizers[name], self.scaler, parts.loss, self.max_norm, share)
         values = {"loss": parts.loss} | values | {f"{name}/{domain}": value for domain, value in parts.domains.items()}
-        return dict(zip(values, _mean(torch.stack([value.detach().float() for value in values.values()])).tolist()))
+        return dict(zip(values, mean_over_processes(torch.stack([value.detach().float() for value in values.values()])).tolist()))
 
     def prepare(
         self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int, images: bool = True
@@ -120,8 +123,7 @@ class MultiDomainUpdate:
             part, one_hot = image[rows], F.one_hot(label[rows], self.plan.domains[name].num_classes).movedim(-1, 1).float()
             if self.augmentation is not None:
                 # Seeded for each domain apart: which others are trained beside it changes nothing for it.
-                entropy = np.random.SeedSequence((self.seed, step, index, self.rank))
-                generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
+                generator = seeded_generator(self.seed, step, index, self.rank)
                 part, one_hot = self.augmentation.deform(part, one_hot, generator)
                 # Outside of the slice nothing is known: background.
                 one_hot[:, 0] += 1 - one_hot.sum(1)
@@ -142,17 +144,6 @@ class MultiDomainUpdate:
         for part in _parts_of(plain(self.networks["network"]), self.new_domains):
             part.train()
 
-    def _optimize(self, name: str, loss: torch.Tensor) -> None:
-        optimizer, network = self.optimizers[name], self.networks[name]
-        optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(optimizer)
-        if name == "prior" and _processes() > 1:
-            _share(network)
-        nn.utils.clip_grad_norm_(network.parameters(), self.max_norm)
-        self.scaler.step(optimizer)
-        self.scaler.update()
-
 
 def _parts_of(network: nn.Module, domains: Sequence[str]) -> list[nn.Module]:
     """The modules that belong to the named domains alone."""
@@ -160,23 +151,11 @@ def _parts_of(network: nn.Module, domains: Sequence[str]) -> list[nn.Module]:
     return [module[name] for module in found for name in domains if name in module]
 
 
-def _processes() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    """Mean over the processes of a distributed training; otherwise the values themselves."""
-    if _processes() == 1:
-        return values
-    distributed.all_reduce(values)
-    return values / _processes()
-
-
 def _share(network: nn.Module) -> None:
     # DistributedDataParallel wants one forward pass a step, the auto-encoder has one a domain.
     for parameter in network.parameters():
         if parameter.grad is not None:
             distributed.all_reduce(parameter.grad)
-            parameter.grad /= _processes()
+            parameter.grad /= processes()
     for buffer in network.buffers():
         distributed.broadcast(buffer, 0)

@@ -28,15 +28,15 @@ from tools.shape.case_pictures import ScoredSurface, best_median_worst, errors_p
 from tools.shape.distance import point_distances, surface_distance
 from tools.shape.particles import read_particles
 from tools.shape.procrustes import fit_similarity
-from tools.shape.surfaces import read_label_surface
+from tools.shape.surfaces import Surface, read_label_surface
 
 __all__ = ["case_metrics", "evaluate"]
 
 logger = logging.getLogger("evaluation")
 
 
-def case_metrics(case: Case, prediction: ShapePrediction, grid: GridMapping, modeller: ShapeModeller) -> dict[str, float]:
-    """The metrics of one case.
+def case_metrics(case: Case, true: Surface, prediction: ShapePrediction, grid: GridMapping, modeller: ShapeModeller) -> dict[str, float]:
+    """The metrics of one case, whose label has the surface ``true``.
 
     - ``surface_mm``, ``hausdorff_mm``: of the predicted and the true label's surface, point to triangle, both directions averaged;
     - ``mean_shape_surface_mm``: the same of the mean of the training shapes, which looks at no image;
@@ -46,7 +46,6 @@ def case_metrics(case: Case, prediction: ShapePrediction, grid: GridMapping, mod
       ``placed_mean_surface_mm`` of the mean shape moved onto the true points, and ``pdm_surface_mm`` of what the shape model makes of them.
     """
     plan, shape = modeller.plan, modeller.plan.extra["shape"]
-    true = read_label_surface(case.label, shape["structure"])
 
     def mean_distance(points: np.ndarray) -> float:
         return surface_distance(modeller.surface(points, grid.affine), true).mean
@@ -115,9 +114,10 @@ def evaluate(
         begin = time.perf_counter()
         prediction, grid = modeller(case.image)
         seconds = time.perf_counter() - begin
-        row: dict[str, Any] = {"case": case.name} | case_metrics(case, prediction, grid, modeller) | {"seconds": seconds}
+        true = read_label_surface(case.label, sizes["structure"])
+        row: dict[str, Any] = {"case": case.name} | case_metrics(case, true, prediction, grid, modeller) | {"seconds": seconds}
         rows.append(row)
-        distances = point_distances(prediction.surface.vertices, read_label_surface(case.label, sizes["structure"]))
+        distances = point_distances(prediction.surface.vertices, true)
         surfaces.append(ScoredSurface(case.name, row["surface_mm"], prediction.surface, distances))
         logger.info(f"{case.name}: surface distance {row['surface_mm']:.3f} mm, mean shape {row['mean_shape_surface_mm']:.3f} mm")
     surfaces_picture(Path(output_dir) / "surfaces.png", best_median_worst(surfaces))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from ignite.engine import Engine
-from torch import distributed, nn
+from torch import nn
 
 from progressive_deepssm.losses import ShapeLoss
 from progressive_deepssm.stages import Schedule
 from tools.bundle.checkpoint import plain
 from tools.bundle.precision import autocast, autocast_dtype
+from tools.bundle.steps import mean_over_processes, optimise, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.data.plan import Plan
 
@@ -72,13 +72,13 @@ class ShapeUpdate:
         with autocast(self.dtype, images.device):
             output = self.network(images, **options)
         parts = self.loss(output, points, labels, stage.learn)
-        self._optimize(parts.loss)
+        optimise(self.network, self.optimizer, self.scaler, parts.loss, self.max_norm)
         values = {key: getattr(parts, key) for key in ("loss", "points", "segmentation", "uncertainty")}
         if stage.learn != "points":
             values["codes"] = parts.codes
         sizes = network.scales if stage.learn == "points" else network.scales[-1:]
         values |= {f"scale/{size}": value for size, value in zip(sizes, parts.scales)}
-        return dict(zip(values, _mean(torch.stack([value.detach().float() for value in values.values()])).tolist()))
+        return dict(zip(values, mean_over_processes(torch.stack([value.detach().float() for value in values.values()])).tolist()))
 
     def prepare(
         self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int
@@ -101,26 +101,9 @@ class ShapeUpdate:
         deformed = []
         for row in range(len(image)):
             # Seeded per case of the whole batch, so that splitting a batch over processes changes nothing.
-            entropy = np.random.SeedSequence((self.seed, step, self.rank * len(image) + row))
-            generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
+            generator = seeded_generator(self.seed, step, self.rank * len(image) + row)
             case = slice(row, row + 1)
             moved = self.augmentation.deform_with_points(image[case], one_hot[case], voxels[case], generator)
             deformed.append((self.augmentation.intensities(moved[0], generator), *moved[1:]))
         image, one_hot, voxels = (torch.cat(parts) for parts in zip(*deformed))
         return image, one_hot, (voxels - centre) * spacing
-
-    def _optimize(self, loss: torch.Tensor) -> None:
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-
-
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    """Mean over the processes of a distributed training; otherwise the values themselves."""
-    if not distributed.is_available() or not distributed.is_initialized():
-        return values
-    distributed.all_reduce(values)
-    return values / distributed.get_world_size()
