@@ -6,6 +6,7 @@ run, so that whoever sets ``max_epochs`` (MONAI Label, a federated client) still
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from tools.bundle.schedule import stage_bounds, warmup_cosine
 
 __all__ = ["Schedule", "Stage", "Step"]
 
+NETWORKS = ("registration", "segmentation")
 REGISTRATION_SOURCES = ("images", "labels", "segmentations")
 SEGMENTATION_SOURCES = ("labels", "registration", "segmentations", "answers")
 
@@ -35,6 +37,9 @@ class Stage:
             answers to unlabelled images, with nothing carried over).
         warp_labelled: whether a labelled case that is registered to an unlabelled one is learnt in the shape of that one.
         share_features: whether the registration network starts the stage with a copy of the segmentation network's features.
+        restart: whether, for the networks that learn in this stage, the course of the learning rate (warm-up and half cosine) begins
+            anew with it, to last until the next restart (Loshchilov & Hutter, ICLR 2017).
+        learning_rate: factor on their learning rate from a restart on; without one it has no effect.
 
     Raises:
         ValueError: an argument is out of its range; the message names the stage.
@@ -48,10 +53,14 @@ class Stage:
     segmentation_from: str = "registration"
     warp_labelled: bool = False
     share_features: bool = False
+    restart: bool = False
+    learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
         if self.share <= 0 or min(self.registration, self.segmentation) < 0 or self.turn == 0:
             raise ValueError(f"stage {self.name!r} needs a positive share and at least one step a turn")
+        if self.learning_rate <= 0:
+            raise ValueError(f"stage {self.name!r}: learning_rate must be positive, not {self.learning_rate}")
         if self.registration_from not in REGISTRATION_SOURCES:
             raise ValueError(
                 f"stage {self.name!r}: registration_from must be one of {REGISTRATION_SOURCES}, not {self.registration_from!r}"
@@ -68,11 +77,13 @@ class Stage:
 
 
 class Step(NamedTuple):
-    """One step: its stage, the network that learns, where its learning rate stands in [0, 1), and whether the stage begins here."""
+    """One step: its stage, the network that learns, where the course of its learning rate stands in [0, 1), the factor on
+    that rate, and whether the stage begins here."""
 
     stage: Stage
     network: str
     progress: float
+    rate: float = 1.0
     begins: bool = False
 
 
@@ -82,7 +93,7 @@ class Schedule:
     Args:
         stages: :class:`Stage` objects or dictionaries of their arguments.
         total_steps: steps of the whole run; may be set later, before the first step.
-        warmup: share of a network's steps over which its learning rate rises.
+        warmup: share of a network's steps, between one restart and the next, over which its learning rate rises.
         final: learning rate at the end, relative to the highest.
     """
 
@@ -95,35 +106,35 @@ class Schedule:
         self.total_steps, self.warmup, self.final = int(total_steps), warmup, final
 
     @cached_property
-    def _steps(self) -> list[tuple[Stage, str, int, bool]]:
-        """Stage, network, number of that network's steps before, and whether the stage begins, for each step."""
+    def _steps(self) -> list[Step]:
         bounds = stage_bounds([stage.share for stage in self.stages], self.total_steps)
-        steps, count = [], {"registration": 0, "segmentation": 0}
+        steps: list[tuple[Stage, str, tuple[str, int], int, float, bool]] = []
+        course, rate, before = Counter[str](), dict.fromkeys(NETWORKS, 1.0), Counter[tuple[str, int]]()
         for stage, begin, end in zip(self.stages, bounds[:-1], bounds[1:], strict=True):
+            for network in NETWORKS:
+                if stage.restart and getattr(stage, network):
+                    course[network] += 1
+                    rate[network] = stage.learning_rate
             for i in range(end - begin):
                 network = "segmentation" if i % stage.turn < stage.segmentation else "registration"
-                steps.append((stage, network, count[network], i == 0))
-                count[network] += 1
-        return steps
-
-    @cached_property
-    def _counts(self) -> dict[str, int]:
-        names = [name for _, name, _, _ in self._steps]
-        return {name: names.count(name) for name in ("registration", "segmentation")}
+                key = network, course[network]
+                steps.append((stage, network, key, before[key], rate[network], i == 0))
+                before[key] += 1
+        return [Step(stage, network, done / before[key], factor, first) for stage, network, key, done, factor, first in steps]
 
     def __call__(self, step: int) -> Step:
         """The step with this number, from 0; numbers past the end repeat the last one."""
-        stage, network, before, begins = self._steps[min(step, len(self._steps) - 1)]
-        return Step(stage, network, before / self.count(network), begins)
+        return self._steps[min(step, len(self._steps) - 1)]
 
     def count(self, network: str) -> int:
         """Optimisation steps that "registration" or "segmentation" gets in the whole run."""
-        return self._counts[network]
+        return self.counts()[network]
 
     def counts(self) -> dict[str, int]:
         """Optimisation steps of both networks in the whole run, by name."""
-        return dict(self._counts)
+        names = Counter(step.network for step in self._steps)
+        return {name: names[name] for name in NETWORKS}
 
-    def learning_rate(self, progress: float) -> float:
-        """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps."""
-        return warmup_cosine(progress, self.warmup, self.final)
+    def learning_rate(self, step: Step) -> float:
+        """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps between restarts."""
+        return step.rate * warmup_cosine(step.progress, self.warmup, self.final)

@@ -100,18 +100,19 @@ class DeepAtlasUpdate:
     def __call__(self, engine: Engine, batch: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """One step; returns the loss and its weighted parts, named "<network>/<part>"."""
         number = engine.state.iteration - 1
-        stage, name, progress, begins = self.schedule(number)
-        if begins and stage.share_features and not self.finetune:
+        current = self.schedule(number)
+        stage, name = current.stage, current.network
+        if current.begins and stage.share_features and not self.finetune:
             self.share_features()
         for group, rate in zip(self.optimizers[name].param_groups, self.base_rates[name], strict=True):
-            group["lr"] = rate * self.schedule.learning_rate(progress)
+            group["lr"] = rate * self.schedule.learning_rate(current)
         answers = self.stands_in(stage, name)
         images, augmented, labels, labelled = self.prepare(batch, engine.state.device, number, name == "segmentation", answers)
         for network_name, network in self.networks.items():
             network.train(network_name == name)
-        step = self.registration_step if name == "registration" else self.segmentation_step
+        advance = self.registration_step if name == "registration" else self.segmentation_step
         with self.autocast(images.device):
-            parts = step(stage, images, augmented, labels, labelled)
+            parts = advance(stage, images, augmented, labels, labelled)
         optimise(self.networks[name], self.optimizers[name], self.scaler, parts.loss, self.max_norm)
         if name == "segmentation":
             self.teacher.update_parameters(plain(self.networks[name]))

@@ -93,12 +93,29 @@ def test_past_the_end_the_last_step_is_repeated():
 )
 def test_learning_rate(progress, expected):
     schedule = Schedule([{"name": "a", "registration": 1}], 10, warmup=0.1, final=0.01)
-    assert schedule.learning_rate(progress) == pytest.approx(expected)
+    assert schedule.learning_rate(schedule(0)._replace(progress=progress)) == pytest.approx(expected)
 
 
 def test_learning_rate_without_warm_up():
     schedule = Schedule([{"name": "a", "registration": 1}], 10, warmup=0.0)
-    assert schedule.learning_rate(0.0) == 1.0
+    assert schedule.learning_rate(schedule(0)) == 1.0
+
+
+def test_a_restart_is_for_the_networks_of_its_stage():
+    stages = [
+        {"name": "a", "segmentation": 1, "registration": 1},
+        {"name": "b", "segmentation": 1, "restart": True, "learning_rate": 0.5},
+        {"name": "c", "segmentation": 1, "registration": 1, "learning_rate": 9.0},
+    ]
+    schedule = Schedule(stages, 12, warmup=0.0)
+    segmentation = [schedule(i) for i in range(12) if schedule(i).network == S]
+    assert [step.progress for step in segmentation] == pytest.approx([0, 1 / 2, 0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+    assert [step.rate for step in segmentation] == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    registration = [schedule(i) for i in range(12) if schedule(i).network == R]
+    assert [step.progress for step in registration] == [0, 0.25, 0.5, 0.75]
+    assert [step.rate for step in registration] == [1, 1, 1, 1]
+    # in the middle of the cosine, between 1 and 0.01
+    assert schedule.learning_rate(segmentation[5]) == pytest.approx(0.5 * 0.505)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +124,7 @@ def test_learning_rate_without_warm_up():
         ({"name": "x"}, "'x' needs a positive share and at least one step"),
         ({"name": "x", "share": 0, "registration": 1}, "'x' needs a positive share"),
         ({"name": "x", "registration": -1, "segmentation": 1}, "'x' needs"),
+        ({"name": "x", "registration": 1, "learning_rate": 0.0}, "'x': learning_rate must be positive"),
         ({"name": "x", "registration": 1, "registration_from": "label"}, "'x': registration_from must be one of"),
         ({"name": "x", "segmentation": 1, "segmentation_from": "images"}, "'x': segmentation_from must be one of"),
     ],

@@ -313,7 +313,7 @@ def test_learning_rates_follow_the_schedule_of_their_own_network():
     for number in range(1, 11):
         step(made, batch(CASES["both"]), number)
         rates.append(tuple(made.optimizers[name].param_groups[0]["lr"] for name in ("segmentation", "registration")))
-    expected = [0.1 * made.schedule.learning_rate(k / 5) for k in range(5)]
+    expected = [0.1 * made.schedule.learning_rate(made.schedule(2 * k)) for k in range(5)]
     assert [rate for rate, _ in rates[::2]] == pytest.approx(expected)
     assert [rate for _, rate in rates[1::2]] == pytest.approx(expected)
 
