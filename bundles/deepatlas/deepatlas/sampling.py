@@ -73,7 +73,7 @@ class PairSampler(StepSampler):
         return [fixed for fixed, _ in pairs] + [moving for _, moving in pairs]
 
     def _pair(self, step: int, random: np.random.Generator) -> tuple[int, int]:
-        stage, network, _, _ = self.schedule(step)
+        stage, network, *_ = self.schedule(step)
         labelled_only = (network, stage.registration_from) == ("registration", "labels") or (
             (network, stage.segmentation_from) == ("segmentation", "labels")
         )
