@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.pictures import curve_picture, registration_picture, segmentation_picture, table_picture
+from tools.pictures import curve_picture, registration_picture, scatter_picture, segmentation_picture, table_picture
 
 SHAPE = (16, 20, 12)
 
@@ -74,6 +74,21 @@ def test_segmentation_picture_differs_by_prediction_and_shows_the_truth(tmp_path
     assert drawn["good"].shape != drawn["bad"].shape or np.abs(drawn["good"] - drawn["bad"]).max() > 0.5
 
 
+def test_segmentation_picture_of_slices_shows_those_with_structures(tmp_path: Path) -> None:
+    truth = np.zeros(SHAPE, int)
+    truth[4:8, 6:12, [3, 5, 7, 9, 11]] = 1
+    for column, index in enumerate((5, 7, 9)):
+        bright = np.broadcast_to(np.arange(SHAPE[2]) == index, SHAPE) * 1.0
+        segmentation_picture(tmp_path / "case.png", bright, truth, truth, across=2)
+        thirds = np.array_split(pixels(tmp_path / "case.png"), 3, axis=1)
+        assert int(np.argmax([third.mean() for third in thirds])) == column
+
+
+def test_segmentation_picture_refuses_an_axis_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="across must be None, 0, 1 or 2, not 3"):
+        segmentation_picture(tmp_path / "case.png", np.zeros(SHAPE), np.zeros(SHAPE, int), across=3)
+
+
 def test_segmentation_picture_of_an_empty_prediction(tmp_path: Path) -> None:
     segmentation_picture(tmp_path / "empty.png", np.random.default_rng(0).random(SHAPE), np.zeros(SHAPE, int))
     assert pixels(tmp_path / "empty.png").std() > 0.05
@@ -96,6 +111,21 @@ def test_table_picture_skips_missing_values_and_grows_with_the_methods(tmp_path:
 def test_table_picture_refuses_rows_without_a_value(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no row has a finite 'dice'"):
         table_picture(tmp_path / "none.png", [{"method": "one", "dice": ""}])
+
+
+def test_scatter_picture_has_a_row_of_panels_a_name(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).random((20, 2))
+    panels = {f"scale {k}": {"knee": points, "heart": points[:3] + 2} for k in range(3)}
+    scatter_picture(tmp_path / "one.png", {"": panels})
+    scatter_picture(tmp_path / "two.png", {"with": panels, "without": {"scale 0": {"heart": points}}}, title="embeddings")
+    one, two = pixels(tmp_path / "one.png"), pixels(tmp_path / "two.png")
+    assert two.shape[0] > 1.5 * one.shape[0]
+    assert one.std() > 0.03
+
+
+def test_scatter_picture_refuses_no_panels(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no panels"):
+        scatter_picture(tmp_path / "none.png", {"with": {}})
 
 
 def test_curve_picture_is_drawn(tmp_path: Path) -> None:

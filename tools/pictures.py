@@ -1,4 +1,4 @@
-"""Figures: a registered pair, a segmented case, scores by method, training curves.
+"""Figures: a registered pair, a segmented case, scores by method, training curves, points in the plane.
 
 Volumes are (D, H, W) arrays or tensors in RAS order (axis 0 towards the right, 1 anterior, 2 superior), as the plan's grid has them;
 ``spacing`` is in mm along these axes. Label contours and colours are safe for colour-blind readers (Okabe & Ito, 2008). Files are
@@ -29,7 +29,7 @@ from tools.data.files import atomic_path
 from tools.metrics.structures import dice, mean_of
 from tools.registration.displacement import jacobian_determinant
 
-__all__ = ["curve_picture", "registration_picture", "save_figure", "segmentation_picture", "table_picture"]
+__all__ = ["curve_picture", "registration_picture", "save_figure", "scatter_picture", "segmentation_picture", "table_picture"]
 
 BACKGROUND, PANEL, TEXT, FAINT = "#0e1116", "#161b22", "#e6edf3", "#8b949e"
 # Okabe-Ito, without black, the first two most apart on grey images
@@ -195,8 +195,9 @@ def segmentation_picture(
     names: Mapping[int, str] | None = None,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     title: str = "",
+    across: int | None = None,
 ) -> None:
-    """One figure for a segmented case: the image and, below it, the predicted structures in colour, in three planes.
+    """One figure for a segmented case: the image and, below it, the predicted structures in colour, in three planes or three slices.
 
     With ``truth`` its contours are drawn in white over the prediction, and the Dice of each structure stands in the legend.
 
@@ -207,10 +208,14 @@ def segmentation_picture(
         names: name of each label value; by default "label k".
         spacing: mm along the three axes.
         title: the case's name.
+        across: axis across the slices of a volume that is looked at slice by slice; a quarter, half and three quarters through the
+            slices that show a structure are then drawn. By default the three planes are.
 
     Raises:
-        ValueError: when a label map does not have the image's shape.
+        ValueError: when a label map does not have the image's shape, or there is no such axis.
     """
+    if across not in (None, 0, 1, 2):
+        raise ValueError(f"across must be None, 0, 1 or 2, not {across!r}")
     image, prediction = _array(image), _array(prediction).astype(np.int64)
     truth = None if truth is None else _array(truth).astype(np.int64)
     _same_shape(image, {"prediction": prediction} | ({} if truth is None else {"truth": truth}))
@@ -218,17 +223,20 @@ def segmentation_picture(
     interest = prediction if truth is None else np.where(truth > 0, truth, prediction)
     box = _window((image,), interest)
     extent = _extent(box, spacing)
-    centre = _best_slices(interest, box)
+    if across is None:
+        shown = [(plane, index, plane.name) for plane, index in zip(PLANES, (_best_slices(interest, box)[p.across] for p in PLANES))]
+    else:
+        plane = next(plane for plane in PLANES if plane.across == across)
+        shown = [(plane, index, f"slice {index + 1} of {image.shape[across]}") for index in _quarters(interest, box[across], across)]
     found = set(np.unique(prediction)) | (set() if truth is None else set(np.unique(truth)))
     values = [int(value) for value in sorted(set(names or ()) | found) if value != 0]
     colours = {value: PALETTE[k % len(PALETTE)] for k, value in enumerate(values)}
     low, high = _grey_limits(image[box])
 
     figure, cells, header, footer = _strip(
-        [1 / plane.aspect(extent) for plane in PLANES], rows=2, legend_rows=-(-(len(values) + 1) // LEGEND_COLUMNS)
+        [1 / plane.aspect(extent) for plane, _, _ in shown], rows=2, legend_rows=-(-(len(values) + 1) // LEGEND_COLUMNS)
     )
-    for column, plane in enumerate(PLANES):
-        index = centre[plane.across]
+    for column, (plane, index, name) in enumerate(shown):
         for row in (0, 1):
             axis = cells[row][column]
             axis.imshow(plane.cut(image, index), origin="lower", aspect="auto", cmap="gray", vmin=low, vmax=high, interpolation="bicubic")
@@ -239,7 +247,7 @@ def segmentation_picture(
             _fill(cells[1][column], mask, colour)
         if truth is not None:
             _contours(cells[1][column], plane.cut(truth, index), "white", width=1.1)
-        cells[0][column].set_title(plane.name, color=FAINT, fontsize=11, pad=6)
+        cells[0][column].set_title(name, color=FAINT, fontsize=11, pad=6)
 
     handles = []
     for value in values:
@@ -364,6 +372,47 @@ def curve_picture(
     save_figure(figure, path)
 
 
+def scatter_picture(path: str | os.PathLike, rows: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str = "") -> None:
+    """Points in the plane, coloured by group: rows of square panels. The axes have no unit and are left out.
+
+    Args:
+        path: the PNG to write.
+        rows: name of a row (may be empty) to its panels: title to groups, name to points (n, 2). A group has one colour throughout.
+        title: of the figure.
+
+    Raises:
+        ValueError: when there is no panel.
+    """
+    panels = [panel for row in rows.values() for panel in row.values()]
+    if not panels:
+        raise ValueError("no panels to draw")
+    groups = list(dict.fromkeys(name for panel in panels for name in panel))
+    columns = max(len(row) for row in rows.values())
+    figure = Figure(figsize=(max(2.9 * columns, 6.0), 3.1 * len(rows) + 0.9), dpi=DPI, facecolor=BACKGROUND, layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, row) in zip(axes, rows.items()):
+        for axis in line[len(row) :]:
+            axis.set_axis_off()
+        for axis, (panel, points) in zip(line, row.items()):
+            axis.set(facecolor=PANEL, xticks=[], yticks=[])
+            axis.set_box_aspect(1)
+            axis.set_title(panel, color=TEXT, fontsize=11)
+            _plain_axes(axis)
+            for place, group in enumerate(groups):
+                x, y = np.asarray(points.get(group, np.empty((0, 2))), dtype=float).T
+                # beyond the palette's length the shape tells groups apart
+                marker = "os^D"[place // len(PALETTE) % 4]
+                axis.scatter(x, y, s=12, marker=marker, color=PALETTE[place % len(PALETTE)], alpha=0.75, linewidths=0)
+        line[0].set_ylabel(name, color=TEXT, fontsize=11)
+    handles = [
+        Line2D([], [], linestyle="", marker="os^D"[k // len(PALETTE) % 4], color=PALETTE[k % len(PALETTE)], label=group)
+        for k, group in enumerate(groups)
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), LEGEND_COLUMNS), frameon=False, labelcolor=TEXT)
+    _figure_title(figure, title)
+    save_figure(figure, path)
+
+
 def _array(volume: Any) -> np.ndarray:
     if isinstance(volume, torch.Tensor):
         volume = volume.detach().cpu().float().numpy()
@@ -415,6 +464,13 @@ def _best_slices(interest: np.ndarray, box: Sequence[slice]) -> list[int]:
         score = np.log(areas + 1).sum(axis=0)
         result.append(int(score.argmax()))
     return result
+
+
+def _quarters(interest: np.ndarray, box: slice, axis: int) -> list[int]:
+    """Slices a quarter, half and three quarters through those that show a structure, or, where none does, through the window."""
+    hit = np.flatnonzero(interest.any(axis=tuple(k for k in range(3) if k != axis)))
+    hit = hit if len(hit) else np.arange(box.start, box.stop)
+    return [int(hit[round(share * (len(hit) - 1))]) for share in (0.25, 0.5, 0.75)]
 
 
 def _grey_limits(volume: np.ndarray) -> tuple[float, float]:

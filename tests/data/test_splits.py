@@ -242,6 +242,24 @@ def test_rotated_label_limits_are_nested(domains):
     assert chosen[0] < chosen[1] < chosen[2]
 
 
+def test_a_label_limit_of_one_domain(domains):
+    limited = select_domains(domains, folds=5, fold=1, label_limit={"heart": 3})
+    everything = select_domains(domains, folds=5, fold=1, label_limit="all")
+    alike = select_domains(domains, folds=5, fold=1, label_limit=3)
+    assert limited["heart"] == alike["heart"]
+    assert len(patients(limited["heart"].record["labelled"])) == 3
+    assert limited["few"] == everything["few"]
+
+
+def test_label_limits_by_domain_count_in_a_split_that_is_followed(domains, tmp_path):
+    split = select_domains(domains, folds=5)
+    records = {name: {"train": names(value.train), "validation": names(value.validation)} for name, value in split.items()}
+    (tmp_path / "splits.json").write_text(json.dumps({"domains": records}))
+    followed = select_domains(domains, splits_file=tmp_path / "splits.json", label_limit={"few": "2"})
+    assert len(followed["few"].labelled) == 2
+    assert names(followed["heart"].labelled) == names(split["heart"].train)
+
+
 def test_rule_of_the_data_set_goes_before_frames_and_the_option_before_both(dataset):
     heart = domain_of(dataset, 4, group_by=r"p\d")
     split = select_domains({"heart": heart}, folds=2)["heart"]
@@ -260,6 +278,9 @@ def test_group_by_of_a_description_counts_for_a_single_data_set(dataset):
     ("options", "message"),
     [
         ({"label_limit": 7}, "label_limit is 7, but only 6 training groups"),
+        ({"label_limit": {"few": 7}}, "label_limit is 7, but only 6 training groups"),
+        ({"label_limit": {"hart": 3}}, "unknown domain in label_limit: 'hart', the nearest is 'heart'"),
+        ({"label_limit": {"heart": "some"}}, "label_limit must be an integer, not 'some'"),
         ({"group_by": "("}, "is not a regular expression"),
         ({"group_by": "x"}, "does not match the case name p00"),
     ],

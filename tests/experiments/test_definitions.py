@@ -90,6 +90,23 @@ def test_an_evaluation_is_of_the_domains_of_its_run(work):
     assert made.settings("transfer_spine_vb2_seed0_fold1", "network")["target"] == "spine_vb2"
 
 
+def test_few_labels_in_one_domain_only():
+    definition = read_definition(find_definition(BUNDLE, "all_cases"))
+    few = [name for name, run in definition.runs.items() if run.overrides.get("label_limit") == {"spine_vb3": 10}]
+    assert few == [f"ten_vb3_seed0_fold{k}" for k in range(5)]
+    assert definition.overrides["label_limit"] == "all"
+    row = definition.rows["full, spine_vb3 with 10 labelled cases"]
+    assert [run for run, _ in row.of] == few
+    assert row.domain == "spine_vb3"
+    assert not set(row.of) & set(definition.rows["full"].of)
+
+
+def test_embeddings_are_drawn_of_the_first_fold_only():
+    definition = read_definition(find_definition(BUNDLE))
+    drawn = [name for name, run in definition.runs.items() if "embeddings" in run.evaluations]
+    assert drawn == ["dsbn_seed0_fold0", "contrastive_seed0_fold0"]
+
+
 def test_a_row_of_a_domain_that_the_data_lack(work, tmp_path):
     made = work("scarce")
     shutil.rmtree(tmp_path / "data" / "spine_vb3")

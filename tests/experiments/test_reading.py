@@ -11,8 +11,9 @@ CONTENT = {
     "runs": {
         "alone": {"repeat": {"domains": ["knee", "ankle"], "fold": [0, 1]}, "evaluating": ["domains", "holdout"]},
         "joint": {"repeat": {"seed": [0, 1], "fold": [0, 1]}, "optional": {"seed": [1]}, "overrides": {"epochs": 3}},
+        "some": {"repeat": {"fold": [0, 1]}, "evaluations": {"network": True, "maps": {"fold": [0]}}},
     },
-    "evaluations": {"network": {}},
+    "evaluations": {"network": {}, "maps": {"embeddings": True}},
     "metrics": {"dice": {"title": "Dice"}},
     "rows": {
         "alone": {"of": ["alone_{domain}_*/network"], "domains": ["knee", "ankle"]},
@@ -21,6 +22,7 @@ CONTENT = {
     },
     "comparisons": {"knee": {"a": "joint, knee", "b": "alone, knee", "metric": "dice"}},
     "confusions": {"found": {"of": ["joint_*/network"], "truth": "domain", "answer": "auto", "alike": [["knee", "ankle"]]}},
+    "projections": {"Some, or all": {"of": {"some": "some_fold0/maps", "joint": "joint_seed0_fold1/maps"}}},
     "requirements": {"found": {"confusion": "found", "at_least": 0.9}, "gain": {"comparison": "knee", "above": 0}},
     "group_by": "^p\\d+",
     "quick_runs": "joint_*",
@@ -42,7 +44,7 @@ def test_repeated_runs(read):
     runs = read().runs
     assert [*runs] == [f"alone_{domain}_fold{k}" for domain in ("knee", "ankle") for k in (0, 1)] + [
         f"joint_seed{seed}_fold{k}" for seed in (0, 1) for k in (0, 1)
-    ]
+    ] + ["some_fold0", "some_fold1"]
     assert runs["joint_seed1_fold0"].overrides == {"epochs": 3, "seed": 1, "fold": 0}
     assert [name for name, run in runs.items() if run.optional] == ["joint_seed1_fold0", "joint_seed1_fold1"]
     assert runs["alone_knee_fold0"].evaluating == ("domains", "holdout")
@@ -66,6 +68,15 @@ def test_other_parts(read):
     assert definition.confusions["found"].alike == (("knee", "ankle"),)
     assert definition.requirements["gain"].reached(0.1)
     assert not definition.requirements["gain"].reached(0)
+    assert definition.projections["Some, or all"].of == {"some": ("some_fold0", "maps"), "joint": ("joint_seed0_fold1", "maps")}
+    assert definition.projections["Some, or all"].picture == "some_or_all.png"
+
+
+def test_evaluations_of_some_repetitions(read):
+    runs = read().runs
+    assert runs["some_fold0"].evaluations == ("network", "maps")
+    assert runs["some_fold1"].evaluations == ("network",)
+    assert runs["joint_seed0_fold0"].evaluations == ("network", "maps")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +91,20 @@ def test_other_parts(read):
         ("runs", {**CONTENT["runs"], "x": {"repeat": {"model_dir": ["a"]}}}, "must not set 'model_dir'"),
         ("runs", {**CONTENT["runs"], "x": {"optional": {"seed": [1]}}}, "optional must map keys of repeat"),
         ("runs", {**CONTENT["runs"], "x": {"evaluating": ["domain"]}}, "unknown override 'domain'"),
+        ("runs", {**CONTENT["runs"], "x": {"evaluations": {"netwrk": True}}}, "run 'x' has an unknown evaluation 'netwrk'"),
+        ("runs", {**CONTENT["runs"], "x": {"evaluations": {"maps": [0]}}}, "must map the evaluation 'maps' to true or to an object"),
+        ("runs", {**CONTENT["runs"], "x": {"evaluations": {"maps": {"fold": [0]}}}}, "the evaluation 'maps' must map keys of repeat"),
+        ("projections", {"p": {"of": {"a": "some_fold1/maps"}}}, "unknown evaluation 'maps'"),
+        ("projections", {"p": {"of": {"a": "joint_*/maps"}}}, "'joint_*/maps', which names 4 runs; name one"),
+        ("projections", {"p": {"of": {"a": "some_fold0/network"}}}, "sets 'embeddings' to true, 'network' does not"),
+        ("projections", {"p": {"of": {}}}, "at least one entry of 'of'"),
+        ("projections", {"?": {"of": {"a": "some_fold0/maps"}}}, "needs a name with letters or digits"),
+        ("projections", {"figure": {"of": {"a": "some_fold0/maps"}}}, "figure.png, which is that of the table"),
+        (
+            "projections",
+            {"a b": {"of": {"a": "some_fold0/maps"}}, "A-B": {"of": {"a": "some_fold0/maps"}}},
+            "'A-B' would be drawn as a_b.png, which is that of 'a b'",
+        ),
         ("group_by", "(", "group_by '(' is not a regular expression"),
         ("confusions", {"c": {"of": ["joint_*/network"], "truth": "domain"}}, "lacks 'answer'"),
         ("requirements", {"q": {"confusion": "fuond", "at_least": 1}}, "unknown confusion 'fuond'; did you mean 'found'"),

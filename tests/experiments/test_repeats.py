@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.experiments.repeats import is_optional, repetitions
+from tools.experiments.repeats import holds, repetitions
 
 
 def test_a_run_without_repetitions_is_itself():
@@ -38,13 +38,13 @@ def test_repetitions_that_cannot_be_named(repeat, message):
 
 
 @pytest.mark.parametrize(
-    ("optional", "expected"),
+    ("condition", "expected"),
     [(True, True), (False, False), ({"seed": [1, 2]}, True), ({"seed": [2]}, False), ({"seed": [2], "fold": [0]}, True)],
 )
-def test_is_optional(optional, expected):
-    assert is_optional(optional, {"seed": 1, "fold": 0}) is expected
+def test_holds(condition, expected):
+    assert holds("optional", condition, {"seed": 1, "fold": 0}) is expected
 
 
-def test_optional_by_a_key_that_is_not_repeated():
-    with pytest.raises(ValueError, match="'sed'"):
-        is_optional({"sed": [1]}, {"seed": 1})
+def test_a_condition_on_a_key_that_is_not_repeated():
+    with pytest.raises(ValueError, match="optional must map keys of repeat to lists of their values, not 'sed'"):
+        holds("optional", {"sed": [1]}, {"seed": 1})

@@ -35,8 +35,8 @@ def experiment(
 ) -> None:
     """Train, evaluate and tabulate everything a definition lists, from nothing; started again, it continues where it was.
 
-    After every evaluation the table is written anew: table.md, table.csv, table.json, cases.csv (a row a case) and figure.png in TO;
-    a run's weights, log and metrics lie in TO/runs/NAME.
+    After every evaluation the table is written anew: table.md, table.csv, table.json, cases.csv (a row a case) and figure.png in TO,
+    and a figure for each of the definition's projections; a run's weights, log and metrics lie in TO/runs/NAME.
 
     Args:
         bundle: name of a bundle, a folder in bundles/.
@@ -123,7 +123,8 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
     finally:
         signal.signal(signal.SIGTERM, previous)
     print((work.folder / "table.md").read_text(encoding="utf-8"))
-    print(f"written: {work.folder / 'table.md'}, table.csv, table.json, cases.csv, figure.png")
+    pictures = ["figure.png", *(item["picture"] for item in table["projections"].values())]
+    print(f"written: {', '.join([str(work.folder / 'table.md'), 'table.csv', 'table.json', 'cases.csv', *pictures])}")
     return table
 
 

@@ -25,6 +25,7 @@ from typing import Any
 from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
 from tools.data.files import write_json
+from tools.data.plan import nearest_or_raise
 
 __all__ = [
     "FRAMES",
@@ -307,7 +308,11 @@ def write_split(path: str | os.PathLike, split: Split) -> None:
 
 
 def select_domains(
-    domains: Mapping[str, Dataset], splits_file: str | os.PathLike | None = None, group_by: str | None = None, **options: Any
+    domains: Mapping[str, Dataset],
+    splits_file: str | os.PathLike | None = None,
+    group_by: str | None = None,
+    label_limit: int | str | Mapping[str, int | str] | None = None,
+    **options: Any,
 ) -> dict[str, Split]:
     """The cases of one run over several domains: every number counts patients, and in each domain for itself.
 
@@ -316,24 +321,30 @@ def select_domains(
         splits_file: an existing ``splits.json`` to follow instead, see :func:`select`.
         group_by: regular expression whose first match in a case's name is the patient; by default the ``group_by`` of a domain's
             ``dataset.json``, or else the part of the name before ``_frame`` (all of it without).
-        **options: ``folds, fold, split_seed, holdout, label_limit, label_seed`` of :func:`select`. Labels rotate: over the folds
-            ``label_limit`` uses different patients.
+        label_limit: as of :func:`select` for all domains alike, or name of a domain to its own; a domain without one uses all labels.
+        **options: ``folds, fold, split_seed, holdout, label_seed`` of :func:`select`. Labels rotate: over the folds ``label_limit``
+            uses different patients.
 
     Returns:
         name of the domain to its split.
 
     Raises:
-        DataError: see :func:`select`; or the file lacks a domain.
+        DataError: see :func:`select`; or the file lacks a domain, or ``label_limit`` names one that there is not.
     """
+    if isinstance(label_limit, Mapping):
+        nearest_or_raise("domain in label_limit:", label_limit, domains)
+        limits = {name: label_limit.get(name) for name in domains}
+    else:
+        limits = dict.fromkeys(domains, label_limit)
     if splits_file:
         records = read_domain_splits(splits_file)
         missing = [name for name in domains if name not in records]
         if missing:
             raise DataError(f"{splits_file}: no split for the domain {missing[0]!r}, there are {sorted(records)}")
-        given = {key: options.get(key) for key in ("split_seed", "label_limit", "label_seed") if key in options}
-        return {name: _follow(dataset, records[name], splits_file, **given) for name, dataset in domains.items()}
+        given = {key: options[key] for key in ("split_seed", "label_seed") if key in options}
+        return {name: _follow(dataset, records[name], splits_file, label_limit=limits[name], **given) for name, dataset in domains.items()}
     return {
-        name: select(dataset, group_pattern=group_by or dataset.group_by or FRAMES, rotate_labels=True, **options)
+        name: select(dataset, group_pattern=group_by or dataset.group_by or FRAMES, rotate_labels=True, label_limit=limits[name], **options)
         for name, dataset in domains.items()
     }
 

@@ -23,9 +23,11 @@ Keys of the file (those with a * must be there):
     overrides hold for the evaluations too, such as the domain that the run is about), ``minutes`` (estimate for the list), ``optional``
     (true: only on request), ``repeat`` (``{key: [values]}``: a run for every combination, the first key's values outermost, each with these
     overrides and with a name made of them: ``full_seed0_fold3``, texts without their key: ``individual_knee_fold3``). ``optional`` may then
-    be ``{key: [values]}``: only the runs with one of these values are.
+    be ``{key: [values]}``: only the runs with one of these values are; and ``evaluations`` may be ``{name: {key: [values]}}``: only such
+    runs are evaluated so, or ``{name: true}`` all of them.
 ``evaluations`` *
-    ``{name: {key: value}}``: overrides of ``evaluating``, such as ``iterations``, ``affine_passes``, ``rotation``.
+    ``{name: {key: value}}``: overrides of ``evaluating``, such as ``iterations``, ``affine_passes``, ``rotation``. A new one leaves the
+    results of the others as they are.
 ``metrics`` *
     ``{column: {"title": text, "decimals": 3}}``: columns of ``metrics.csv`` that the table shows, in order.
 ``rows`` *
@@ -39,6 +41,11 @@ Keys of the file (those with a * must be there):
 ``confusions``
     ``{name: {"of": ["run/evaluation", ...], "truth": column, "answer": column, "alike": [[values], ...]}}``: how often each answer was
     given to each truth, by columns of text in ``metrics.csv``; values that are ``alike`` count as right for each other.
+``projections``
+    ``{name: {"of": {title: "run/evaluation", ...}}}``: one figure, named after its name (``with_and_without.png``), of the maps that these
+    evaluations drew of their embeddings: a row a title, a column a scale, coloured by domain; and a table of the silhouettes. The
+    evaluations must set ``embeddings`` to true, and write an ``embeddings.csv`` (columns domain, scale, x, y) and into ``summary.json``
+    ``{"embeddings": {"silhouette": {scale: number}, "projected": {scale: number}}}``, the second where there is such.
 ``requirements``
     ``{text: {...}}``: either ``row`` and ``metric``, on the mean over cases, or ``comparison`` with ``statistic`` ("mean_difference" by
     default, or "p_value"), or ``confusion``, on the share that is right; and one of the limits ``at_least``, ``at_most``, ``above``,
@@ -55,7 +62,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Comparison", "Confusion", "Definition", "Metric", "Requirement", "Row", "Run"]
+__all__ = ["Comparison", "Confusion", "Definition", "Metric", "Projection", "Requirement", "Row", "Run"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,14 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Projection:
+    """Maps of embeddings in one figure: title of a row to the (run, evaluation) that drew it; ``picture`` is the figure's file name."""
+
+    of: Mapping[str, tuple[str, str]]
+    picture: str
+
+
+@dataclass(frozen=True)
 class Requirement:
     """A limit on the mean of a row's metric, on a statistic of a comparison, or on the share of right answers of a confusion."""
 
@@ -140,5 +155,6 @@ class Definition:
     comparisons: Mapping[str, Comparison]
     requirements: Mapping[str, Requirement]
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
+    projections: Mapping[str, Projection] = field(default_factory=dict)
     group_by: str | None = None
     quick_runs: str | None = None

@@ -13,8 +13,8 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from tools.data.checks import DataError, read_json
-from tools.experiments.definition import Comparison, Confusion, Definition, Metric, Requirement, Row, Run
-from tools.experiments.repeats import is_optional, repetitions
+from tools.experiments.definition import Comparison, Confusion, Definition, Metric, Projection, Requirement, Row, Run
+from tools.experiments.repeats import holds, repetitions
 
 __all__ = ["find_definition", "read_definition"]
 
@@ -87,6 +87,8 @@ def read_definition(path: str | os.PathLike) -> Definition:
             reader.known(where, "metric", value["metric"], rows[reader.known(where, "row", row, rows)].metrics)
         comparisons[name] = Comparison(**value)
     confusions = {name: reader.confusion(name, value, runs) for name, value in reader.named(content, "confusions")}
+    projections = {name: reader.projection(name, value, runs, evaluations) for name, value in reader.named(content, "projections")}
+    reader.one_file_each({name: item.picture for name, item in projections.items()})
     return Definition(
         path=path,
         name=content["name"],
@@ -101,13 +103,14 @@ def read_definition(path: str | os.PathLike) -> Definition:
             name: reader.requirement(name, value, rows, comparisons, confusions) for name, value in reader.named(content, "requirements")
         },
         confusions=confusions,
+        projections=projections,
         group_by=reader.pattern("group_by", content.get("group_by")),
         quick_runs=content.get("quick_runs"),
     )
 
 
 _NEEDED = ("runs", "evaluations", "metrics", "rows")
-_MAPPINGS = ("overrides", "quick", "comparisons", "confusions", "requirements")
+_MAPPINGS = ("overrides", "quick", "comparisons", "confusions", "projections", "requirements")
 
 
 class _Reader:
@@ -164,20 +167,25 @@ class _Reader:
     def runs(self, name: str, value: Any, overrides: Mapping[str, Any], evaluations: Collection[str]) -> dict[str, Run]:
         """A run, or the runs it stands for."""
         where = f"run {name!r}"
-        kinds = {"overlays": list, "overrides": dict, "evaluations": list, "evaluating": list, "minutes": (int, float)}
+        kinds = {"overlays": list, "overrides": dict, "evaluations": (list, dict), "evaluating": list, "minutes": (int, float)}
         kinds |= {"optional": (bool, dict), "repeat": dict}
         value = {"evaluations": list(evaluations), "repeat": {}, "optional": False} | self.table(where, value, kinds)
         own = self.overrides(where, value.get("overrides", {}))
         passed, result = value.get("evaluating", ()), {}
+        wanted = value["evaluations"] if isinstance(value["evaluations"], dict) else dict.fromkeys(value["evaluations"], True)
+        for key, condition in wanted.items():
+            self.known(where, "evaluation", key, evaluations)
+            if not isinstance(condition, (bool, dict)):
+                raise DataError(f"{self.path}: {where} must map the evaluation {key!r} to true or to an object, not to {condition!r}")
         try:
             for repetition, more in repetitions(name, value["repeat"]).items():
                 result[repetition] = Run(
                     overlays=tuple(value.get("overlays", ())),
                     overrides=self.overrides(where, {**own, **more}),
-                    evaluations=tuple(self.known(where, "evaluation", key, evaluations) for key in value["evaluations"]),
+                    evaluations=tuple(key for key, condition in wanted.items() if holds(f"the evaluation {key!r}", condition, more)),
                     evaluating=tuple(self.known(f"{where}, evaluating,", "override", key, {**overrides, **own, **more}) for key in passed),
                     minutes=value.get("minutes", 0),
-                    optional=is_optional(value["optional"], more),
+                    optional=holds("optional", value["optional"], more),
                 )
         except DataError:
             raise
@@ -226,6 +234,30 @@ class _Reader:
         if not all(isinstance(group, list) for group in alike):
             raise DataError(f"{self.path}: {where} has 'alike' of the wrong kind; it must be a list of lists")
         return Confusion(self.sources(where, value["of"], runs), value["truth"], value["answer"], tuple(map(tuple, alike)))
+
+    def projection(self, name: str, value: Any, runs: Mapping[str, Run], evaluations: Mapping[str, Mapping[str, Any]]) -> Projection:
+        where = f"projection {name!r}"
+        of = {}
+        for title, text in self.table(where, value, {"of": dict}, ("of",))["of"].items():
+            sources = self.sources(where, [text], runs)
+            if len(sources) != 1:
+                raise DataError(f"{self.path}: {where} has {text!r}, which names {len(sources)} runs; name one")
+            evaluation = sources[0][1]
+            if evaluations[evaluation].get("embeddings") is not True:
+                raise DataError(f"{self.path}: {where} needs an evaluation that sets 'embeddings' to true, {evaluation!r} does not")
+            of[title] = sources[0]
+        slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        if not of or not slug:
+            raise DataError(f"{self.path}: {where} needs a name with letters or digits, and at least one entry of 'of'")
+        return Projection(of, f"{slug}.png")
+
+    def one_file_each(self, pictures: Mapping[str, str]) -> None:
+        """Refuse two figures of one file name, and that of the table's own."""
+        taken = {"figure.png": "the table"}
+        for name, picture in pictures.items():
+            if picture in taken:
+                raise DataError(f"{self.path}: projection {name!r} would be drawn as {picture}, which is that of {taken[picture]}")
+            taken[picture] = f"{name!r}"
 
     def requirement(
         self,

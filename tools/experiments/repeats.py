@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-__all__ = ["is_optional", "repetitions"]
+__all__ = ["holds", "repetitions"]
 
 
 def repetitions(name: str, repeat: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
@@ -38,15 +38,20 @@ def repetitions(name: str, repeat: Mapping[str, Sequence[Any]]) -> dict[str, dic
     return result
 
 
-def is_optional(optional: bool | Mapping[str, Sequence[Any]], repetition: Mapping[str, Any]) -> bool:
-    """Whether a repetition is optional: all are, none is, or those with one of the values that ``optional`` lists by key.
+def holds(what: str, condition: bool | Mapping[str, Sequence[Any]], repetition: Mapping[str, Any]) -> bool:
+    """Whether a condition holds for a repetition: for all, for none, or for those with one of the values that it lists by key.
+
+    Args:
+        what: the condition is, for the message.
+        condition: true, false, or ``{key: [values]}``.
+        repetition: override key to value.
 
     Raises:
-        ValueError: ``optional`` has a key that is not repeated over, or no list of values.
+        ValueError: it has a key that is not repeated over, or no list of values.
     """
-    if isinstance(optional, bool):
-        return optional
-    for key, values in optional.items():
+    if isinstance(condition, bool):
+        return condition
+    for key, values in condition.items():
         if key not in repetition or not isinstance(values, list):
-            raise ValueError(f"optional must map keys of repeat to lists of their values, not {key!r} to {values!r}")
-    return any(repetition[key] in values for key, values in optional.items())
+            raise ValueError(f"{what} must map keys of repeat to lists of their values, not {key!r} to {values!r}")
+    return any(repetition[key] in values for key, values in condition.items())

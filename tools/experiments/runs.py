@@ -131,7 +131,8 @@ class Experiment:
     def settings(self, name: str, evaluation: str | None = None) -> dict[str, Any]:
         """What decides the result of a training or an evaluation: the plain values of its config, and the data set.
 
-        Two that agree in these may differ in the config's expressions and in code; such changes are not noticed.
+        Two that agree in these may differ in the config's expressions and in code; such changes are not noticed. Nor is an option that
+        was not there then and has its default now.
         """
         return {**self._values(name, evaluation), "dataset": self._dataset}
 
@@ -240,7 +241,10 @@ class Experiment:
         if record is None:
             return []
         # as JSON has them: tuples are lists there
-        old, new = record["settings"], json.loads(json.dumps(self.settings(name, evaluation)))
+        new = json.loads(json.dumps(self.settings(name, evaluation)))
+        # an option that came after the results counts with its default, by which it changes nothing
+        defaults = ConfigParser.load_config_file(str(self._configs(["evaluate.json" if evaluation else "train.json"])[0]))
+        old = {key: defaults[key] for key in new if key in defaults} | record["settings"]
         return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
 
     def _same(self, name: str, evaluation: str | None) -> None:

@@ -12,6 +12,7 @@ from tools.data.checks import DataError
 from tools.data.files import atomic_path, write_csv, write_json
 from tools.experiments.confusion import confuse, read_rows
 from tools.experiments.definition import Definition, Requirement, Row
+from tools.experiments.projections import draw_projection
 from tools.experiments.runs import Experiment
 from tools.metrics.tables import average_over, paired_test, summarise
 from tools.pictures import table_picture
@@ -109,7 +110,7 @@ def judge(
 
 def write_table(experiment: Experiment) -> dict[str, Any]:
     """Write what is known so far: ``table.json``, ``table.csv``, ``table.md``, ``cases.csv`` (a row of the table and case a line) and,
-    once there is a result, ``figure.png``.
+    once there is a result, ``figure.png``; and the figures of those projections whose evaluations are all finished.
 
     A row whose runs are not all finished stands for those that are, and says so; comparisons and requirements wait for all of them but
     the optional ones.
@@ -138,6 +139,11 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
         if all(rows.get(row, {}).get("complete") for row in (item.a, item.b))
     }
     confusions = {name: confuse(item, files) for name, item in definition.confusions.items() if _complete(item.of, definition, files)}
+    projections = {
+        name: draw_projection(experiment.folder / item.picture, name, item, {key: path.parent for key, path in files.items()})
+        for name, item in definition.projections.items()
+        if all(source in files for source in item.of.values())
+    }
     open_row = {"complete": False}
     known = {name: rows.get(name, open_row) for name in definition.rows}
     table = {
@@ -148,6 +154,7 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
         "rows": rows,
         "comparisons": comparisons,
         "confusions": confusions,
+        "projections": projections,
         "requirements": {name: judge(item, known, comparisons, confusions) for name, item in definition.requirements.items()},
         "runs": runs,
     }
@@ -265,6 +272,8 @@ def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequen
         lines += ["", f"{name}: {item['right']:.1%} of {item['n']} right", ""]
         counts = [[truth, *(str(row.get(answer, 0)) for answer in answers)] for truth, row in item["counts"].items()]
         lines += _markdown_table([f"{item['truth']} \\ {item['answer']}", *answers], counts)
+    for name, item in table["projections"].items():
+        lines += ["", f"![{name}]({item['picture']})", "", *_silhouettes(name, item["of"])]
     if table["requirements"]:
         verdicts = {True: "reached", False: "**not reached**", None: "open"}
         rows = []
@@ -279,6 +288,18 @@ def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequen
         settings = ", ".join(f"{key} {value}" for key, value in table["settings"].items())
         lines += ["", f"Settings of all runs: {settings}. Threads: {', '.join(map(str, threads))}. Versions: {versions}."]
     return "\n".join(lines) + "\n"
+
+
+def _silhouettes(name: str, of: Mapping[str, Any]) -> list[str]:
+    """A line for each of the figure's rows, and one for what its projections answer, where it has any."""
+    scales = list(dict.fromkeys(scale for item in of.values() for scale in item["silhouette"]))
+    lines = []
+    for title, item in of.items():
+        for part, text in (("silhouette", title), ("projected", f"{title}, after the projection")):
+            if part in item:
+                values = [item[part].get(scale) for scale in scales]
+                lines.append([text, *("" if value is None else f"{value:.3f}" for value in values)])
+    return _markdown_table([f"silhouette: {name}", *(f"scale {scale}" for scale in scales)], lines)
 
 
 def _compared(table: Mapping[str, Any], definition: Definition) -> list[list[str]]:

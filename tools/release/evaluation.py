@@ -4,7 +4,8 @@ The file holds:
 
 - ``weights``: file in ``models/`` to its sha256: what was evaluated;
 - ``evaluations``: name to ``summary.json`` as the run id ``evaluating`` wrote it;
-- ``metrics``: figure of the metadata's ``eval_metrics`` to [evaluation, metric in it]; the figure is the metric's mean, rounded.
+- ``metrics``: figure of the metadata's ``eval_metrics`` to [evaluation, metric in it], or [evaluation, metric, domain]; the figure is
+  the metric's mean over all cases, or over those of the domain, rounded.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def write_evaluation(
     Args:
         bundle_dir: the bundle; all ``*.pt`` in its ``models/`` count as evaluated.
         summaries: name of an evaluation to its ``summary.json``.
-        metrics: figure of the metadata to (evaluation, metric in it).
+        metrics: figure of the metadata to (evaluation, metric in it), or (evaluation, metric, domain).
 
     Returns:
         its content.
@@ -87,8 +88,9 @@ def differences(root: Path, metadata: Mapping[str, Any]) -> Iterator[str]:
 
 def _mean(content: Mapping[str, Any], figure: str, path: Path) -> float:
     try:
-        evaluation, metric = content["metrics"][figure]
-        value = content["evaluations"][evaluation]["metrics"][metric]["mean"]
+        evaluation, metric, *domain = content["metrics"][figure]
+        found = content["evaluations"][evaluation]
+        value = (found["domains"][domain[0]] if domain else found["metrics"])[metric]["mean"]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {figure}: its evaluation or its metric is not there") from error
     if not isinstance(value, (int, float)):

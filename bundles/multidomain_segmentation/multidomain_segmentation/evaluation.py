@@ -12,10 +12,13 @@ import numpy as np
 import torch
 
 from multidomain_segmentation.data import chosen_names
+from multidomain_segmentation.embedding import embed_cases, write_embeddings
 from multidomain_segmentation.networks import DomainNetwork
 from multidomain_segmentation.prototypes import DomainFinder
+from multidomain_segmentation.worst import draw_worst
 from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError
+from tools.data.decathlon import Case
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import check_domains, read_domains
 from tools.data.geometry import load_volume
@@ -57,6 +60,8 @@ def evaluate(
     domains: str | Sequence[str] | None = None,
     spacing_unit: str = "mm",
     find_domains: bool | str = False,
+    embeddings: bool | str = False,
+    worst_pictures: int = 0,
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: the metrics of :func:`tools.metrics.segmentation.segmentation_metrics` of every case.
@@ -71,16 +76,22 @@ def evaluate(
         spacing_unit: "mm", distances by the spacing in the headers, or "voxel", where that is relative and says nothing.
         find_domains: whether to note in ``auto_domain``, ``auto_distance``, ``auto_threshold`` and ``auto_confidence`` what each image
             would have been taken for. Cases are segmented as the domain they are of.
-        seed: of the training, for the summary.
+        embeddings: whether to write ``embeddings.csv`` and ``embeddings.png`` too, and the silhouettes into the summary
+            (:mod:`multidomain_segmentation.embedding`).
+        worst_pictures: number of cases of each domain, those of the lowest mean Dice, to draw as ``worst_<domain>_<rank>_<case>.png``.
+        seed: of the training, for the summary; and of the map of the embeddings.
 
     Returns:
         the summary; its ``domains`` holds the metrics of each domain.
 
     Raises:
-        DataError: the data are unfit, or a domain is unknown.
+        DataError: the data are unfit, a domain is unknown, or an option has a value that cannot be.
     """
     if spacing_unit not in SPACING_UNITS:
         raise DataError(f"spacing_unit must be one of {SPACING_UNITS}, not {spacing_unit!r}")
+    if not isinstance(worst_pictures, int) or isinstance(worst_pictures, bool) or worst_pictures < 0:
+        raise DataError(f"worst_pictures must be a whole number from 0 on, not {worst_pictures!r}")
+    embeddings = to_bool(embeddings)
     found, chosen = read_domains(dataset_dir), chosen_names(domains)
     nearest_or_raise(f"domain (in {dataset_dir})", dict.fromkeys(chosen), found)
     found = {name: dataset for name, dataset in found.items() if not chosen or name in chosen}
@@ -88,12 +99,13 @@ def evaluate(
     path = Path(model_dir) / "splits.json"
     records = read_domain_splits(path) if path.is_file() else {}
     chosen_cases = {name: evaluation_cases(dataset, records.get(name), path) for name, dataset in found.items()}
+    cases = {name: members for name, (members, _) in chosen_cases.items()}
     splits = {name: split for name, (_, split) in chosen_cases.items()}
     check_domains(found)
     answering = DomainNetwork(network, plan, precision=precision)
     finder = DomainFinder(plan, model_dir, device, force=True) if to_bool(find_domains) else None
     rows = []
-    for name, case in [(domain, case) for domain, (members, _) in chosen_cases.items() for case in members]:
+    for name, case in [(domain, case) for domain, members in cases.items() for case in members]:
         truth, affine = load_volume(case.label)
         spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)) if spacing_unit == "mm" else (1.0, 1.0, 1.0)
         prediction = segment(answering, case.image, plan, name, device)
@@ -103,5 +115,14 @@ def evaluate(
             row |= {f"auto_{key}": value for key, value in finder(case.image)._asdict().items()}
         rows.append(row)
         logger.info(f"{name}, {case.name}: Dice {row['dice_mean']:.3f}")
+    details: dict[str, Any] = {}
+    if embeddings:
+        details["embeddings"] = write_embeddings(output_dir, embed_cases(answering.network, cases, plan, device), seed)
+    if worst_pictures:
+
+        def answer(case: Case, domain: str) -> np.ndarray:
+            return segment(answering, case.image, plan, domain, device)
+
+        draw_worst(output_dir, rows, worst_pictures, cases, plan.domains, answer, spacing_unit)
     by_domain = {name: summarise([row for row in rows if row["domain"] == name]) for name in found}
-    return write_metrics(output_dir, rows, split=splits, seed=seed, spacing_unit=spacing_unit, domains=by_domain)
+    return write_metrics(output_dir, rows, split=splits, seed=seed, spacing_unit=spacing_unit, domains=by_domain, **details)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
 from torch import nn
 
@@ -97,7 +98,8 @@ def learning_parameters(network: nn.Module, domains: Sequence[str] = ()) -> Iter
 class DomainNetwork(nn.Module):
     """A tensor in, a tensor out: the network on slices, or on whole volumes slice by slice, of one domain a call.
 
-    Its state dictionary is that of the network inside.
+    Slices smaller than the plan's patch are padded with zeros on both sides, as the crops it was trained on are: a network learns where
+    in its field things lie, and what the edge of an image looks like. Its state dictionary is that of the network inside.
 
     Args:
         network: what answers.
@@ -137,13 +139,22 @@ class DomainNetwork(nn.Module):
         self.plan.index(name)
         images = images.as_tensor() if isinstance(images, MetaTensor) else images
         slices = images.movedim(2, 1).flatten(0, 1) if images.ndim == 5 else images
+        # an exported graph takes any number of slices only where it does not count them
+        parts = (slices,) if torch.jit.is_tracing() or torch.compiler.is_exporting() else slices.split(self.slices)
         with autocast(autocast_dtype(self.precision, images.device), images.device):
-            logits = torch.cat([self.network.predict(part, name).float() for part in slices.split(self.slices)])
+            logits = torch.cat([self._predict(part, name) for part in parts])
         if domain is None:
-            union = logits.new_full((len(logits), len(union_names(self.plan)), *logits.shape[2:]), ABSENT)
+            union = logits.new_full((logits.shape[0], len(union_names(self.plan)), *logits.shape[2:]), ABSENT)
             union[:, list(union_channels(self.plan, name))] = logits
             logits = union
-        return logits.unflatten(0, (len(images), -1)).movedim(1, 2) if images.ndim == 5 else logits
+        return logits.unflatten(0, (images.shape[0], -1)).movedim(1, 2) if images.ndim == 5 else logits
+
+    def _predict(self, slices: torch.Tensor, name: str) -> torch.Tensor:
+        height, width = slices.shape[2:]
+        rows, columns = (_not_negative(size - length) for size, length in zip(self.plan.patch_size, (height, width), strict=True))
+        top, left = (rows + 1) // 2, (columns + 1) // 2
+        padded = F.pad(slices, (left, columns - left, top, rows - top))
+        return self.network.predict(padded, name)[..., top : top + height, left : left + width].float()
 
     def _noted(self, images: torch.Tensor) -> str:
         if self.domain != AUTO:
@@ -159,3 +170,8 @@ class DomainNetwork(nn.Module):
     def load_state_dict(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Into the network inside."""
         return self.network.load_state_dict(state_dict, *args, **kwargs)
+
+
+def _not_negative(length: Any) -> Any:
+    """max(0, length); sizes are symbols in a graph that is being exported, and tensors while TorchScript traces."""
+    return length.clamp_min(0) if isinstance(length, torch.Tensor) else torch.sym_max(0, length)

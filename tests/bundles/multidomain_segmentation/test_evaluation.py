@@ -15,7 +15,7 @@ METRICS = ("dice", "sensitivity", "specificity", "hd", "assd", "ravd")
 def evaluated(bundle_call, model, domains, tiny, tmp_path_factory):
     """Folder with ``metrics.csv`` and ``summary.json`` of the tiny model on its report cases."""
     output = tmp_path_factory.mktemp("evaluated")
-    options = {**tiny, "spacing_unit": "voxel", "find_domains": "true"}
+    options = {**tiny, "spacing_unit": "voxel", "find_domains": "true", "embeddings": "true", "worst_pictures": 1}
     bundle_call("evaluating", "train", "evaluate", dataset_dir=domains, model_dir=model, output_dir=output, **options)
     return output
 
@@ -44,9 +44,50 @@ def test_summary(evaluated):
     assert {"torch", "monai"} <= set(summary["versions"])
 
 
+def test_embeddings_of_every_slice_at_every_scale(evaluated, model):
+    records = json.loads((model / "splits.json").read_text())["domains"]
+    with open(evaluated / "embeddings.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["case", "slice", "domain", "scale", "x", "y"]
+    # every slice shows a structure: 8 of a disc, 6 of a square
+    expected = {
+        (case, str(index), name, str(scale))
+        for name, slices in (("disc", 8), ("square", 6))
+        for case in records[name]["report"]
+        for index in range(slices)
+        for scale in (1, 2, 3, 4)
+    }
+    assert {(row["case"], row["slice"], row["domain"], row["scale"]) for row in rows} == expected
+    assert len(rows) == len(expected)
+    found = json.loads((evaluated / "summary.json").read_text())["embeddings"]
+    assert found["slices"] == len(expected) / 4
+    assert list(found["silhouette"]) == list(found["projected"]) == ["1", "2", "3", "4"]
+    # bright discs on a dark ground and dark squares on a bright one
+    assert found["silhouette"]["4"] > 0.5
+    assert all(-1 <= value <= 1 for part in ("silhouette", "projected") for value in found[part].values())
+    assert (evaluated / "embeddings.png").stat().st_size > 10_000
+
+
+def test_pictures_of_the_worst_case_of_every_domain(evaluated):
+    with open(evaluated / "metrics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    worst = {
+        name: min((row for row in rows if row["domain"] == name), key=lambda row: float(row["dice_mean"])) for name in ("disc", "square")
+    }
+    expected = {f"worst_{name}_1_{row['case']}.png" for name, row in worst.items()}
+    assert {path.name for path in evaluated.glob("worst_*")} == expected
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
-    [("spacing_unit", "inch", "spacing_unit must be one of"), ("domains", "disk", "unknown domain"), ("dataset_dir", "third", "'bars'")],
+    [
+        ("spacing_unit", "inch", "spacing_unit must be one of"),
+        ("domains", "disk", "unknown domain"),
+        ("dataset_dir", "third", "'bars'"),
+        ("embeddings", "maybe", "expected true or false"),
+        ("worst_pictures", "three", "worst_pictures must be a whole number"),
+        ("worst_pictures", -1, "worst_pictures must be a whole number"),
+    ],
 )
 def test_an_option_that_cannot_be(bundle_call, model, domains, third, tiny, tmp_path, option, value, message):
     options = {**tiny, "dataset_dir": domains, option: third if value == "third" else value}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -9,6 +11,7 @@ from multidomain_segmentation.networks import DomainNetwork, learning_parameters
 from multidomain_segmentation.union import union_channels, union_names
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan, SlicePlan
+from tools.data.slices import crop
 from tools.losses import MultiscaleContrastiveLoss
 
 PLAN = DomainPlan(
@@ -16,6 +19,7 @@ PLAN = DomainPlan(
         "ankle": SlicePlan(labels={0: "background", 2: "tibia", 5: "talus"}),
         "knee": SlicePlan(labels={0: "nothing", 1: "femur", 3: "tibia"}),
     },
+    patch_size=(16, 16),
     extra={
         "network": {"channels": [4, 6, 8], "embedding": 5, "domain_norms": "true", "domain_heads": True},
         "prior": {"channels": [4, 4], "width": 3},
@@ -66,6 +70,21 @@ def test_the_domain_may_be_noted_in_the_image(network, noted, expected):
         answer = DomainNetwork(network, PLAN)(image)
         own = network.predict(image.as_tensor(), expected)
     torch.testing.assert_close(answer[:, list(union_channels(PLAN, expected))], own)
+
+
+def test_small_slices_are_padded_like_the_crops_of_training(network):
+    plan = replace(PLAN, patch_size=(32, 48))
+    slices = torch.rand(2, 1, 21, 48)
+    window = torch.stack([crop(slice_[0], (21 - 32) // 2, 0, (32, 48))[None] for slice_ in slices])
+    expected = network.predict(window, "knee")[..., 6:27, :]
+    assert torch.equal(DomainNetwork(network, plan)(slices, domain="knee"), expected)
+    assert not torch.equal(network.predict(slices, "knee"), expected)
+
+
+def test_large_slices_are_answered_as_they_are(network):
+    slices = torch.rand(2, 1, 40, 48)
+    answer = DomainNetwork(network, replace(PLAN, patch_size=(32, 48)))(slices, domain="knee")
+    assert torch.equal(answer, network.predict(slices, "knee"))
 
 
 def test_its_state_is_that_of_the_network(network):
