@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "registry": ("tools.commands.registry", "registry", "list a folder of archives, and the bundles on their page"),
     "install": ("tools.commands.install", "install", "install a bundle from a registry"),
     "verify": ("tools.commands.verify", "verify", "check a bundle or an archive before it is released"),
+    "export": ("tools.commands.export", "export", "write a bundle's network as an ONNX file"),
+    "label": ("tools.commands.label", "label", "serve the bundles by MONAI Label, for 3D Slicer"),
     "demo": ("tools.commands.demo", "demo", "train on a small data set, run inference and draw the results"),
 }
 

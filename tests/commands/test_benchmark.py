@@ -104,3 +104,8 @@ def test_pairs_with_ants(tmp_path: Path) -> None:
 def test_another_bundle_is_refused() -> None:
     with pytest.raises(DataError, match="none for 'other'"):
         benchmark("other")
+
+
+def test_formats_need_labelled_cases() -> None:
+    with pytest.raises(DataError, match="formats are measured on labelled cases, give --dataset_dir"):
+        benchmark("deepatlas", formats=True)

@@ -22,6 +22,7 @@ from monai.networks.nets import LocalNet, VoxelMorph
 from torch import nn
 
 import tools
+from tools.benchmarks.formats import measure_formats
 from tools.benchmarks.sizes import measure_size
 from tools.bundle.checkpoint import load_weights
 from tools.bundle.precision import autocast_dtype
@@ -35,6 +36,8 @@ from tools.data.splits import report_pairs, report_split
 from tools.losses.ncc import LocalNCCLoss
 from tools.metrics.structures import dice, foreground, mean_of
 from tools.registration.displacement import warp
+from tools.release.bundle import Bundle
+from tools.release.export import export, read_export
 
 __all__ = ["benchmark"]
 
@@ -53,6 +56,7 @@ def benchmark(
     report: int = 40,
     seed: int = 0,
     sizes: str | None = None,
+    formats: bool = False,
 ) -> None:
     """Measure the parts of a bundle against their peers and print (and write) the result as JSON.
 
@@ -70,6 +74,8 @@ def benchmark(
         model_dir: folder of plan.json and registration.pt, by default the bundle's models.
         report, seed: cases held out for the report, as the split was written.
         sizes: grids such as "64,64,64;160,192,160": training steps and peak memory are then measured at each, and nothing else.
+        formats: measure the segmentation network in float32, bf16 and int8, by PyTorch and onnxruntime, on the report cases of
+            ``dataset_dir``, and nothing else.
 
     Raises:
         DataError: another bundle is asked for, or the data cannot be used.
@@ -86,6 +92,9 @@ def benchmark(
     result: dict[str, Any] = {"bundle": bundle, "threads": threads, "repeats": repeats, "seed": int(seed), "machine": _machine()}
     if sizes:
         result["sizes"] = _measure_sizes(bundle, sizes, threads)
+    if formats:
+        result["formats"] = _measure_formats(bundle, dataset_dir, folder, int(report), int(seed), threads)
+    if sizes or formats:
         if to:
             write_json(to, result)
             print(f"written: {to}")
@@ -132,6 +141,23 @@ def _measure_sizes(bundle: str, sizes: str, threads: int) -> list[dict[str, Any]
         steps = f"registration step {row['registration_step']:.2f} s, segmentation step {row['segmentation_step']:.2f} s"
         print(f"{grid}: {steps}, a pair {row['registration_pair']:.2f} s, peak {row['peak_gib']:.1f} GiB", flush=True)
         rows.append(row)
+    return rows
+
+
+def _measure_formats(bundle: str, dataset_dir: str | None, folder: Path, report: int, seed: int, threads: int) -> list[dict[str, Any]]:
+    """One row a format."""
+    if dataset_dir is None:
+        raise DataError("benchmark: formats are measured on labelled cases, give --dataset_dir")
+    dataset = read_dataset(dataset_dir)
+    check_dataset(dataset)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "segmentation.onnx"
+        export(BUNDLES / bundle, file, model_dir=folder)
+        network, plan = read_export(Bundle.read(BUNDLES / bundle), "segmentation", folder).network, Plan.load(folder / "plan.json")
+        rows = measure_formats(network, file, plan, _report_cases(dataset, report, seed), threads)
+    for row in rows:
+        size = f", {row['megabytes']:.1f} MB" if "megabytes" in row else ""
+        print(f"{row['format']:<26} {row['cpu_seconds']:.3f} s, Dice {row['dice']:.4f}{size}")
     return rows
 
 
@@ -325,12 +351,17 @@ def _mean_dice(prediction: np.ndarray, truth: np.ndarray, plan: Plan) -> float:
 
 
 def _pairs(dataset: Dataset, report: int, seed: int) -> list[tuple[Case, Case]]:
-    cases = {case.name: case for case in dataset.cases if case.label is not None}
-    _, names = report_split(cases, min(report, len(cases) - 1), seed)
-    pairs = [(cases[names[moving]], cases[names[fixed]]) for moving, fixed in report_pairs(len(names))]
+    cases = _report_cases(dataset, report, seed)
+    pairs = [(cases[moving], cases[fixed]) for moving, fixed in report_pairs(len(cases))]
     if not pairs:
         raise DataError(f"{dataset.root / 'dataset.json'}: too few labelled cases for a pair")
     return pairs
+
+
+def _report_cases(dataset: Dataset, report: int, seed: int) -> list[Case]:
+    cases = {case.name: case for case in dataset.cases if case.label is not None}
+    _, names = report_split(cases, min(report, len(cases) - 1), seed)
+    return [cases[name] for name in names]
 
 
 def _plan_for(size: tuple[int, int, int]) -> Plan:

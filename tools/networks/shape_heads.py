@@ -168,7 +168,7 @@ class PointRefiner(nn.Module):
         features = sample_around(maps, self.grids, points / spacing + centre, self.radius)
         extent = mean.abs().max().clamp_min(1e-6)
         angles = torch.cat([mean / extent * (math.pi * 2**k / 2) for k in range(FREQUENCIES)], dim=1)
-        which = torch.cat((mean / extent, angles.sin(), angles.cos()), dim=1).expand(len(points), -1, -1)
+        which = torch.cat((mean / extent, angles.sin(), angles.cos()), dim=1).expand(points.shape[0], -1, -1)
         offset = (points - mean) / spacing / 4  # about one
         context = self.context(vector)[:, None].expand(-1, points.shape[1], -1)
         state = self.activation(self.first(torch.cat((features, which, offset, context), dim=2)))

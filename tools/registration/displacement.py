@@ -30,14 +30,20 @@ __all__ = [
 def _cached_grid(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     # a tensor born in inference mode could never enter a graph later, and this one is kept
     with torch.inference_mode(False):
-        axes = [torch.arange(n, device=device, dtype=dtype) for n in shape]
-        return torch.stack(torch.meshgrid(axes, indexing="ij"))[None]
+        return _grid(shape, device, dtype)
+
+
+def _grid(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    axes = [torch.arange(n, device=device, dtype=dtype) for n in shape]
+    return torch.stack(torch.meshgrid(axes, indexing="ij"))[None]
 
 
 def identity_grid(reference: torch.Tensor) -> torch.Tensor:
     """Voxel coordinates of the grid of ``reference`` (B, C, D, H, W) as a tensor (1, 3, D, H, W)."""
     dtype = reference.dtype if reference.dtype in (torch.float32, torch.float64) else torch.float32
-    return _cached_grid(tuple(reference.shape[2:]), reference.device, dtype)
+    # in an exported graph sizes are symbols, and its tensors must not be kept for other calls
+    grid = _grid if torch.compiler.is_exporting() else _cached_grid
+    return grid(tuple(reference.shape[2:]), reference.device, dtype)
 
 
 def warp(image: torch.Tensor, ddf: torch.Tensor, mode: str = "bilinear", padding_mode: str = "border") -> torch.Tensor:

@@ -144,9 +144,9 @@ class DomainNetwork(nn.Module):
         with autocast(autocast_dtype(self.precision, images.device), images.device):
             logits = torch.cat([self._predict(part, name) for part in parts])
         if domain is None:
-            union = logits.new_full((logits.shape[0], len(union_names(self.plan)), *logits.shape[2:]), ABSENT)
-            union[:, list(union_channels(self.plan, name))] = logits
-            logits = union
+            own = union_channels(self.plan, name)
+            order = [own.index(k) if k in own else len(own) for k in range(len(union_names(self.plan)))]
+            logits = torch.cat((logits, torch.full_like(logits[:, :1], ABSENT)), dim=1)[:, order]
         return logits.unflatten(0, (images.shape[0], -1)).movedim(1, 2) if images.ndim == 5 else logits
 
     def _predict(self, slices: torch.Tensor, name: str) -> torch.Tensor:
