@@ -1,5 +1,6 @@
 # make demo [DATA=dir] [OUT=demo]   train, register, segment, evaluate and draw; phantoms unless DATA names a data set
 # make test [PYTEST='-m slow']      lint, format check, tests
+# make test-label                   the bundles in the real MONAI Label; its environment, 2.7 GB, is made once, in ~/.cache
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
@@ -12,13 +13,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' requirements.txt)
 
-.PHONY: demo test lint format peers clean
+.PHONY: demo test test-label lint format peers clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tools demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
 
 test: lint
 	$(BIN)/python -W 'ignore:builtin type:DeprecationWarning' -m pytest $(PYTEST)
+
+test-label: $(STAMP)
+	$(BIN)/python -W 'ignore:builtin type:DeprecationWarning' -m pytest -m label tests/label
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

@@ -122,3 +122,14 @@ def test_resume_with_other_settings(tiny_dataset, tmp_path, change, file):
     begun(tmp_path / "out")
     with pytest.raises(DataError, match=f"{file}: the run to resume had other data or settings"):
         make(tiny_dataset, tmp_path / "out", **{"extra": {"channels": [4, 8]}, "resume": True, **change}).check()
+
+
+def test_cases_of_a_program(tiny_dataset, tmp_path):
+    Plan(labels={0: "background", 1: "left", 2: "right"}).save(tmp_path / "models" / "plan.json")
+    cases = [{"image": case["image"], "label": case["label"]} for case in make(tiny_dataset, tmp_path).train[:2]]
+    make("", tmp_path).check(given=cases)
+    with pytest.raises(DataError, match="2 cases, of which at least 3 must have a label"):
+        make("", tmp_path).check(need_labels=3, given=cases)
+    cases[1]["label"] = make(tiny_dataset, tmp_path).train[2]["label"]
+    with pytest.raises(DataError, match="but its image"):
+        make("", tmp_path).check(given=cases)

@@ -12,9 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, create_workflow, load, run, verify_metadata, verify_net_in_out
+from ignite.engine import Events
+from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load, run, verify_metadata, verify_net_in_out
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems, ModelType, WeightType
+from monai.fl.utils.exchange_object import ExchangeObject
+
+from tools.bundle.checkpoint import load_weights
+from tools.release.sizes import spatial_size, trial_values
 
 __all__ = ["REPOSITORY", "BundleContract", "BundleRuns"]
 
@@ -76,9 +84,10 @@ def monai_bundle(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]
 
 
 class BundleContract:
-    """Tests that every bundle passes, of the fixtures ``bundle`` (:class:`BundleRuns`) and ``random_model``.
+    """Tests that every bundle passes, of its fixtures.
 
-    ``random_model`` is a model folder as a training leaves it, for the shapes the metadata names, with random weights.
+    ``bundle`` is a :class:`BundleRuns`; ``random_model`` a model folder as a training leaves it, for the shapes the metadata names, with
+    random weights; ``dataset`` a small data set, ``model`` a model folder trained on it, and ``tiny`` overrides that keep training short.
     """
 
     @pytest.mark.parametrize("kind", ["train", "inference"])
@@ -121,6 +130,20 @@ class BundleContract:
         assert result.returncode == 0, result.stderr[-3000:]
         assert "data shape of network is verified with no error" in result.stdout + result.stderr
 
+    def test_torchscript_answers_as_the_network(self, bundle, random_model, tmp_path):
+        """``ckpt_export`` by tracing; without it TorchScript would have to read the networks' Python, which is more than it knows."""
+        files = {"config_file": bundle.files("inference")[0], "meta_file": bundle.files("metadata")[0]}
+        common = {"bundle_root": str(bundle.root), "model_dir": str(random_model), "precision": "float32"}
+        ckpt_export("network_def", str(tmp_path / "model.ts"), str(random_model / "model.pt"), use_trace=True, **files, **common)
+        script = torch.jit.load(tmp_path / "model.ts")
+        made = bundle.workflow("inference", kind="infer", **common)
+        network = load_weights(random_model / "model.pt", made.network_def)
+        shape = bundle.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
+        for step, values in enumerate(trial_values(shape, rounds=2)):
+            image = torch.rand(1 + step, 1, *spatial_size(shape, values))
+            with torch.no_grad():
+                torch.testing.assert_close(script(image), network(image), rtol=1e-4, atol=1e-4)
+
     def test_other_packages_of_these_names_are_passed_over(self, bundle, random_model, tmp_path):
         """A folder ``tools`` in the current folder is common, and Python looks there first."""
         for name in ("tools", bundle.name):
@@ -131,3 +154,44 @@ class BundleContract:
         result = monai_bundle("run", "--config_file", bundle.files("inference")[0], *options, cwd=tmp_path)
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1].startswith("error: images: ")
+
+    def test_a_federated_client_trains_rounds_and_evaluates(self, bundle, dataset, model, tiny, tmp_path):
+        """MONAI's client never calls ``run``; its configs for evaluation are ``train`` and ``evaluate`` together."""
+        common = {**tiny, "dataset_dir": str(dataset), "model_dir": str(model), "finetune": True}
+        client = MonaiAlgo(
+            bundle_root=str(bundle.root),
+            local_epochs=1,
+            send_weight_diff=False,
+            train_kwargs={**common, "output_dir": str(tmp_path / "out"), "epoch_length": 2, "schedule#total_steps": 6},
+            eval_kwargs={**common, "output_dir": str(tmp_path / "evaluation")},
+            best_model_filepath=str(model / "model.pt"),
+            final_model_filepath=None,
+        )
+
+        def score(weights: dict[str, np.ndarray]) -> float:
+            metrics = client.evaluate(ExchangeObject(weights=weights)).metrics
+            return metrics[client.evaluator.state.key_metric_name]
+
+        def to_send(weights: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+            return {key: torch.as_tensor(value).numpy().copy() for key, value in weights.items()}
+
+        client.initialize(extra={ExtraItems.CLIENT_NAME: "here"})
+        shipped = client.get_weights(extra={ExtraItems.MODEL_TYPE: ModelType.BEST_MODEL}).weights
+        sent = to_send(client.get_weights().weights)
+        assert sent.keys() == shipped.keys()
+        assert all(np.array_equal(value, shipped[key]) for key, value in sent.items())
+        assert score(sent) > score({key: np.zeros_like(value) for key, value in sent.items()})
+
+        rates: list[float] = []
+        client.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: rates.append(engine.optimizer.param_groups[0]["lr"]))
+        for iterations in (2, 4, 6):
+            client.train(ExchangeObject(weights=sent))
+            assert client.trainer.state.iteration == iterations
+            answer = client.get_weights()
+            assert answer.weight_type == WeightType.WEIGHTS
+            assert answer.weights.keys() == sent.keys()
+            sent = to_send(answer.weights)
+        assert rates[2] > 0.1 * max(rates)  # one schedule over all rounds: the second does not begin where the rate has come down
+        assert np.isfinite(score(sent))
+        assert not (tmp_path / "evaluation").exists()
+        client.finalize()

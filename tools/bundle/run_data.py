@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tools.bundle.overrides import to_bool
-from tools.data.checks import DataError, check_dataset
+from tools.data.checks import DataError, check_dataset, check_image, check_label
 from tools.data.decathlon import Case, Dataset, read_dataset
 from tools.data.files import remove_leftovers
 from tools.data.plan import Plan, make_plan
@@ -43,6 +43,9 @@ class RunData:
         use_model_plan: fine-tuning: follow the plan the weights were made with.
         resume: whether the run continues what lies in ``output_dir``.
     """
+
+    #: what ``dataset_dir`` must be, for a message
+    wanted = "a folder with dataset.json, imagesTr/ and labelsTr/"
 
     def __init__(
         self,
@@ -96,20 +99,36 @@ class RunData:
         """Cases held out for the final numbers, or the validation cases where none are held out."""
         return as_dictionaries(self.split.report or self.split.validation)
 
-    def check(self, need_labels: int = 1, need_particles: bool = False) -> None:
+    def check(self, need_labels: int = 1, need_particles: bool = False, given: Sequence[Mapping[str, Any]] = ()) -> None:
         """Look at every input file, and at what lies in the output folder already, before work starts.
 
         Args:
             need_labels: least number of labelled cases.
             need_particles: whether every labelled case must have corresponding points.
+            given: cases that a client (MONAI Label) hands over instead of a data set, MONAI data dictionaries.
 
         Raises:
             DataError: there is no data set, it has a fault, or the output folder holds another run.
         """
         if self.dataset is None:
-            raise DataError("no data set: give --dataset_dir, a folder with dataset.json, imagesTr/ and labelsTr/")
+            self._check_given(given, need_labels)
+            return
         check_dataset(self.dataset, need_labels=need_labels, need_particles=need_particles)
         self._check_output()
+
+    def _check_given(self, cases: Sequence[Mapping[str, Any]], need_labels: int) -> None:
+        if not cases:
+            raise DataError(f"no data set: give --dataset_dir, {self.wanted}")
+        if sum(case.get("label") is not None for case in cases) < need_labels:
+            raise DataError(f"{len(cases)} cases, of which at least {need_labels} must have a label")
+        for case in cases:
+            shape, affine = check_image(Path(case["image"]))
+            if case.get("label") is not None:
+                check_label(Path(case["label"]), self.values_of(case), shape, affine, Path(case["image"]))
+
+    def values_of(self, case: Mapping[str, Any]) -> Collection[int]:
+        """Label values that a case which a client hands over may hold."""
+        return self.plan.label_values
 
     def _check_output(self) -> None:
         checkpoint = self.output_dir / "checkpoints" / "last.pt"

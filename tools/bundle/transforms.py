@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import DtypeLike
 from monai.transforms import Activationsd, AsDiscreted, Compose, CopyItemsd, Invertd, Lambdad, MapTransform, SaveImaged
 
@@ -14,7 +15,7 @@ from tools.bundle.overrides import to_bool
 from tools.data.files import AtomicNibabelWriter
 from tools.data.plan import Plan
 
-__all__ = ["KeepKeysd", "segmentation_postprocessing"]
+__all__ = ["KeepKeysd", "segmentation_postprocessing", "storable"]
 
 
 class KeepKeysd(MapTransform):
@@ -23,6 +24,11 @@ class KeepKeysd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The named keys that are there."""
         return {key: data[key] for key in self.key_iterator(data)}
+
+
+def storable(values: torch.Tensor, dtype: np.dtype) -> torch.Tensor:
+    """Label values that fit into ``dtype`` as uint8, or else int32: ITK, by which MONAI Label writes answers, has no int64."""
+    return values.to(torch.uint8 if dtype == np.uint8 else torch.int32)
 
 
 def segmentation_postprocessing(
@@ -56,7 +62,7 @@ def segmentation_postprocessing(
     ]
     if to_bool(probabilities):
         steps += [CopyItemsd("pred", names="probabilities"), saver("probabilities", "prob", np.float32)]
-    steps += [AsDiscreted("pred", argmax=True), Lambdad("pred", plan.to_values)]
+    steps += [AsDiscreted("pred", argmax=True), Lambdad("pred", lambda channels: storable(plan.to_values(channels), plan.label_dtype))]
     if write:
         steps.append(saver("pred", "seg", plan.label_dtype))
     return Compose(steps)

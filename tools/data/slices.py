@@ -20,6 +20,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, DivisiblePadd, InvertibleTransform, MapTransform, Orientation, Transform
 from nibabel.orientations import aff2axcodes
 
+from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan, SlicePlan
 from tools.data.geometry import AXIS_LABELS, CentredSpacingd, GridMapping, grid_mapping, loading, scaling
 from tools.data.plan import MULTIPLE
@@ -170,14 +171,15 @@ class SliceCase(Transform):
         """Load one case.
 
         Args:
-            data: "image", "domain" (its name) and, where there are any, "label" and "name".
+            data: "image", "domain" (its name) and, where there are any, "label" and "name"; "values", where the label has other values
+                than the plan's: that of each channel.
 
         Returns:
             "image" (S, H, W) float16 in [0, 1]; "label" (S, H, W) uint8 (int16 from 256 classes on), channel numbers of the domain,
             where there is one; "domain", its number; "name".
 
         Raises:
-            DataError: the plan has no such domain.
+            DataError: the plan has no such domain, or the label a value that is none of "values".
         """
         index = self.plan.index(data["domain"])
         plan = self.plan.domains[data["domain"]]
@@ -185,8 +187,21 @@ class SliceCase(Transform):
         result: dict[str, Any] = {"image": loaded["image"].as_tensor()[0].half(), "domain": index, "name": data.get("name", "")}
         if "label" in loaded:
             kind = torch.uint8 if plan.num_classes <= 256 else torch.int16
-            result["label"] = plan.to_channels(loaded["label"].as_tensor()[0]).to(kind)
+            label = loaded["label"].as_tensor()[0]
+            channels = plan.to_channels(label) if data.get("values") is None else _channels(label, data["values"], data)
+            result["label"] = channels.to(kind)
         return result
+
+
+def _channels(label: torch.Tensor, values: Sequence[int], case: Mapping[str, Any]) -> torch.Tensor:
+    """Channel numbers of a label (S, H, W), given the value of each channel."""
+    result = torch.full(label.shape, -1)
+    for channel, value in enumerate(values):
+        result[label == value] = channel
+    if (result < 0).any():
+        found = sorted({int(value) for value in label[result < 0].unique()})
+        raise DataError(f"{case['label']}: label value {found[0]} is none of the domain {case['domain']!r}, which has {sorted(values)}")
+    return result
 
 
 def crop(slice_: torch.Tensor, top: int, left: int, size: Sequence[int]) -> torch.Tensor:

@@ -145,7 +145,8 @@ class Experiment:
         self._make_importable()
         files = self._configs(["train.json", *self._overlays(name)])
         parser = ConfigParser(config=ConfigParser.load_config_files([str(file) for file in files]))
-        parser.update({**self.overrides(name), "bundle_root": str(self.bundle)})
+        # the schedule may differ without a data set, but which one it is says nothing of it
+        parser.update({**self.overrides(name), "bundle_root": str(self.bundle), "dataset_dir": str(self.dataset_dir or ".")})
         if "schedule" not in parser:
             raise DataError(f"{files[0]}: has no schedule, whose steps an experiment counts")
         try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from monai.transforms import Compose, Transform
+from monai.transforms import Compose
 
+from multidomain_segmentation.union import union_channels, union_names
 from tools.bundle.overrides import to_bool
 from tools.bundle.run_data import RunData, as_dictionaries
+from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
 from tools.data.domain_plan import DomainPlan, make_domain_plan
@@ -21,7 +24,7 @@ from tools.data.plan import nearest_or_raise
 from tools.data.slices import SliceCase
 from tools.data.splits import Split, read_domain_splits, select_domains
 
-__all__ = ["DomainRunData", "case_transforms", "chosen_names", "domain_dictionaries"]
+__all__ = ["DomainRunData", "GivenDomains", "case_transforms", "chosen_names", "domain_dictionaries"]
 
 
 def chosen_names(domains: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -53,6 +56,8 @@ class DomainRunData(RunData):
         add_domains: whether the domains are new to the model of ``model_dir``, whose plan they extend.
         single_domain: whether the run is for one domain only.
     """
+
+    wanted = "a folder of data sets, each with dataset.json, imagesTr/ and labelsTr/"
 
     def __init__(
         self,
@@ -137,19 +142,31 @@ class DomainRunData(RunData):
             records = {**read_domain_splits(before), **records}
         return {"domains": records}
 
-    def check(self, need_labels: int = 1) -> None:
+    def check(self, need_labels: int = 1, given: Sequence[Mapping[str, Any]] = ()) -> None:
         """Look at every input file, and at what lies in the output folder already, before work starts.
+
+        Args:
+            need_labels: least number of labelled cases.
+            given: cases that a client (MONAI Label) hands over instead of a data set, MONAI data dictionaries.
 
         Raises:
             DataError: there is no data set, it has a fault, it has not the domains that are asked for, or the output folder holds
                 another run.
         """
         if not self.dataset_dir:
-            raise DataError("no data set: give --dataset_dir, a folder of data sets, each with dataset.json, imagesTr/ and labelsTr/")
+            self._check_given(given, need_labels)
+            return
         if self._single and len(self.domains) != 1:
             raise DataError(f"one network for one domain: give --domains NAME, one of {list(self.domains)}")
         check_domains(self.domains, need_labels=need_labels)
         self._check_output()
+
+    def values_of(self, case: Mapping[str, Any]) -> Collection[int]:
+        """Label values that a case which a client hands over may hold: the union's, unless it names its domain."""
+        if case.get("domain"):
+            self.plan.index(case["domain"])
+            return self.plan.domains[case["domain"]].label_values
+        return range(len(union_names(self.plan)))
 
     def _comparisons(self) -> dict[str, Callable[[Path], bool]]:
         return {
@@ -162,24 +179,31 @@ class DomainRunData(RunData):
             write_json(self.output_dir / "splits.json", self.record)
 
 
-class _KnownCase(Transform):
-    """Keeps what the networks need of a case from anywhere (MONAI Label adds keys, and names no domain)."""
+@dataclass(frozen=True)
+class GivenDomains:
+    """Names the domain of cases that name none: those of a client that knows nothing of domains (MONAI Label).
 
-    def __init__(self, default: str | None) -> None:
-        self.default = default
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[str, Any]:
-        domain = data.get("domain") or self.default
-        if domain is None:
-            raise DataError(f"{data['image']}: no domain; give --domains NAME, one domain for all cases that name none")
-        return {key: data[key] for key in ("name", "image", "label") if key in data} | {"domain": domain}
-
-
-def case_transforms(plan: DomainPlan, default: str | None = None) -> Compose:
-    """From paths to slices in memory, see :class:`tools.data.slices.SliceCase`.
+    As inference answers such a client in the labels of the union, its labels are taken for the union's.
 
     Args:
         plan: the plan of all domains.
-        default: domain of a case that names none.
+        finder: finds the domain of an image (:class:`multidomain_segmentation.prototypes.DomainFinder`).
+        default: the domain of all such cases; None to find it.
     """
-    return Compose([_KnownCase(default), SliceCase(plan)])
+
+    plan: DomainPlan
+    finder: Callable[[str], Any]
+    default: str | None = None
+
+    def __call__(self, cases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The cases, all with "domain", and those that had none with "values", see :class:`tools.data.slices.SliceCase`."""
+        return [dict(case) if case.get("domain") else self._named(case) for case in cases]
+
+    def _named(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        name = self.default or self.finder(case["image"]).domain
+        return {**case, "domain": name, "values": union_channels(self.plan, name)}
+
+
+def case_transforms(plan: DomainPlan) -> Compose:
+    """From paths to slices in memory, see :class:`tools.data.slices.SliceCase`; what a client adds to its cases is left out."""
+    return Compose([KeepKeysd(["name", "image", "label", "domain", "values"], allow_missing_keys=True), SliceCase(plan)])

@@ -15,6 +15,7 @@ from monai.transforms import Compose, SaveImaged, Transform
 
 from multidomain_segmentation.prototypes import DomainFinder
 from multidomain_segmentation.union import union_channels, union_names
+from tools.bundle.transforms import storable
 from tools.data.checks import DataError, check_images
 from tools.data.decathlon import Case, read_images
 from tools.data.domain_plan import DomainPlan
@@ -145,8 +146,8 @@ def preprocessing(plan: DomainPlan, finder: DomainFinder, domain: str = AUTO) ->
 class _Volume(Transform):
     """From logits "pred" (C, S, H, W), of the domain's classes or of the union's, to label values (1, X, Y, Z) in the file's voxels."""
 
-    def __init__(self, plan: DomainPlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: DomainPlan, dtype: np.dtype) -> None:
+        self.plan, self.dtype = plan, dtype
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result, image = dict(data), data["image"]
@@ -162,7 +163,7 @@ class _Volume(Transform):
             values = torch.tensor(channels, device=values.device)[plan.to_channels(values)]
         meta = {"affine": torch.from_numpy(mapping.native_affine), "original_affine": mapping.native_affine}
         meta["filename_or_obj"] = f"{result['name']}.nii.gz" if result.get("name") else image.meta["filename_or_obj"]
-        result["pred"] = MetaTensor(values[None].cpu(), meta=meta)
+        result["pred"] = MetaTensor(storable(values[None].cpu(), self.dtype), meta=meta)
         return result
 
 
@@ -177,7 +178,7 @@ def postprocessing(plan: DomainPlan, output_dir: str | os.PathLike) -> Compose:
     dtype = np.result_type(*(np.min_scalar_type(value) for value in (*values, len(union_names(plan)))))
     return Compose(
         [
-            _Volume(plan),
+            _Volume(plan, dtype),
             SaveImaged(
                 "pred",
                 output_dir=output_dir,

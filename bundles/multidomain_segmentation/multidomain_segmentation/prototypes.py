@@ -213,7 +213,6 @@ class PrototypeWriter:
         plan: the plan of all domains.
         data: the training cases, dictionaries with "image" and "domain".
         target: the only domain to get a prototype, where the network was made for one; or None.
-        default: domain of a case that names none.
         before: the ``domains.json`` of a model whose domains are still the same to this network, or None.
         rank: only the process of rank 0 writes.
     """
@@ -225,13 +224,12 @@ class PrototypeWriter:
         plan: DomainPlan,
         data: Sequence[Mapping[str, Any]],
         target: str | None = None,
-        default: str | None = None,
         before: str | os.PathLike | None = None,
         rank: int = 0,
     ) -> None:
         self.path, self.network, self.plan, self.rank = Path(path), network, plan, rank
         self.cases = data
-        self.target, self.default, self.before = target, default, before
+        self.target, self.before = target, before
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -241,10 +239,9 @@ class PrototypeWriter:
     def __call__(self, engine: Engine) -> None:
         """Describe all training volumes, and write."""
         network, training = plain(self.network), plain(self.network).training
-        cases = [{"image": case["image"], "domain": case.get("domain") or self.default} for case in self.cases]
         known = load_prototypes(self.before) if self.before is not None and Path(self.before).is_file() else {}
         stray = max((prototype.own or 0.0 for prototype in known.values()), default=0.0)
-        made = known | make_prototypes(network.eval(), self.plan, cases, [self.target] if self.target else None, stray)
+        made = known | make_prototypes(network.eval(), self.plan, self.cases, [self.target] if self.target else None, stray)
         network.train(training)
         for name, prototype in made.items():
             if prototype.own and prototype.others and prototype.others < prototype.own:

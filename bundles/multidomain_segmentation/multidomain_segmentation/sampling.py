@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,9 +32,26 @@ class SliceDraw(NamedTuple):
 class SliceDataset(CacheDataset):
     """Volumes in memory, of which crops are taken: ``dataset[SliceDraw(...)]``; with a number, the whole volume.
 
-    Args as of MONAI's ``CacheDataset``: ``data``, dictionaries with "image", "label" and "domain", and ``transform``, a
-    :class:`tools.data.slices.SliceCase`.
+    Args:
+        data: dictionaries with "image", "label" and "domain".
+        transform: a :class:`tools.data.slices.SliceCase`.
+        named: what gives cases without a "domain" one (:class:`multidomain_segmentation.data.GivenDomains`).
+        **options: of MONAI's ``CacheDataset``.
     """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable[[Any], Any],
+        named: Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(data if named is None else named(data), transform, **options)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains that occur."""
+        return tuple(sorted({case["domain"] for case in self.data}))
 
     def __getitem__(self, index: SliceDraw | int) -> Any:
         """The crop as "image" (1, H, W) float32, "label" (H, W) int64 and "domain", or what the transform made of a case."""

@@ -108,6 +108,18 @@ def evaluated(model: Path, ellipsoid_dataset: Path, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
+def tiny() -> dict[str, Any]:
+    """Overrides that make the networks tiny."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def dataset(ellipsoid_dataset: Path) -> Path:
+    """What ``model`` was trained on."""
+    return ellipsoid_dataset
+
+
+@pytest.fixture(scope="session")
 def bundle() -> BundleRuns:
     """The bundle under test."""
     return BUNDLE

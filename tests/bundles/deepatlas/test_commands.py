@@ -9,15 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.fl.client import MonaiAlgo
-from monai.fl.utils.constants import ExtraItems, WeightType
-from monai.fl.utils.exchange_object import ExchangeObject
 
 from tools.bundle.errors import cause
 from tools.bundle.overrides import OverrideError
 from tools.data.checks import DataError
 
-BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "deepatlas"
 QUICK = {"epochs": 1, "epoch_length": 3, "pairs": 1, "holdout": 0, "validation_interval": 1}
 
 
@@ -144,34 +140,3 @@ def test_fine_tuning_keeps_the_plan_and_starts_from_the_weights(train, model, el
     for name in ("model.pt", "registration.pt"):
         before, after = (torch.load(folder / name, weights_only=True) for folder in (model, tmp_path / "out"))
         assert all(torch.equal(before[key], after[key]) for key in before)
-
-
-def test_a_federated_client_trains_rounds_and_evaluates(small_dataset, model, tmp_path):
-    """MONAI's client never calls ``run``; it exchanges the segmentation network."""
-    tiny = {
-        "registration_channels": [8, 8, 8, 8],
-        "registration_hidden": [8, 8, 8, 8],
-        "segmentation_channels": [8, 8, 8, 8],
-        "epoch_length": 2,
-        "device": "$torch.device('cpu')",
-        "progress_bar": False,
-    }
-    folders = {"dataset_dir": str(small_dataset), "output_dir": str(tmp_path / "out")}
-    client = MonaiAlgo(
-        bundle_root=str(BUNDLE),
-        local_epochs=1,
-        send_weight_diff=False,
-        train_kwargs={**tiny, **folders},
-        config_evaluate_filename=None,
-        best_model_filepath=None,
-        final_model_filepath=None,
-    )
-    client.initialize(extra={ExtraItems.CLIENT_NAME: "here"})
-    for iterations in (2, 4):
-        weights = {key: torch.as_tensor(value).numpy().copy() for key, value in client.get_weights().weights.items()}
-        client.train(ExchangeObject(weights=weights), extra={})
-        assert client.trainer.state.iteration == iterations
-    answer = client.get_weights()
-    assert answer.weight_type == WeightType.WEIGHTS
-    assert answer.weights.keys() == client.trainer.network.state_dict().keys()
-    client.finalize()

@@ -117,6 +117,12 @@ def model(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def dataset(domains: Path) -> Path:
+    """What ``model`` was trained on."""
+    return domains
+
+
+@pytest.fixture(scope="session")
 def bundle() -> BundleRuns:
     """The bundle under test."""
     return BUNDLE

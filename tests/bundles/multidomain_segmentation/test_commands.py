@@ -53,6 +53,8 @@ def test_a_misspelled_override_names_the_nearest_key(train, tmp_path, key, neare
         ([], {"dataset_dir": ""}, "give --dataset_dir"),
         ([], {"domains": "disk"}, "unknown domain (in "),
         ([], {"label_limit": 50}, "label_limit is 50"),
+        ([], {"label_limit": {"square": 50}}, "square/dataset.json: label_limit is 50"),
+        ([], {"label_limit": {"disk": 1}}, "unknown domain in label_limit: 'disk', the nearest is 'disc'"),
         ([], {"resume": "maybe"}, "expected true or false"),
         (["experiments/individual"], {}, "one network for one domain: give --domains NAME, one of ['disc', 'square']"),
         (["experiments/transfer"], {}, "needs a target: give --target NAME"),

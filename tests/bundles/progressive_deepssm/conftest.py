@@ -114,6 +114,12 @@ def evaluated(model: Path, ellipsoid_dataset: Path, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
+def dataset(ellipsoid_dataset: Path) -> Path:
+    """What ``model`` was trained on."""
+    return ellipsoid_dataset
+
+
+@pytest.fixture(scope="session")
 def bundle() -> BundleRuns:
     """The bundle under test."""
     return BUNDLE

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tools.data.checks import DataError
+from tools.data.files import write_nifti
+from tools.label.app import add_atlas, add_bundle, copy_app
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+
+
+@pytest.fixture
+def environment(tmp_path) -> Path:
+    """As much of MONAI Label's environment as an app is copied from."""
+    folder = tmp_path / "environment"
+    (folder / "monailabel" / "sample-apps" / "monaibundle").mkdir(parents=True)
+    (folder / "monailabel" / "sample-apps" / "monaibundle" / "main.py").write_text("app = 1\n")
+    return folder
+
+
+def test_the_app_is_copied_once(environment, tmp_path):
+    copy_app(environment, tmp_path / "app")
+    (tmp_path / "app" / "main.py").write_text("app = 2\n")
+    copy_app(environment, tmp_path / "app")
+    assert (tmp_path / "app" / "main.py").read_text() == "app = 2\n"
+
+
+def test_a_folder_of_something_else_is_left_alone(environment, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "notes.txt").touch()
+    with pytest.raises(DataError, match="something else than an app"):
+        copy_app(environment, tmp_path / "app")
+
+
+def test_a_model_that_has_learnt_stays(tmp_path):
+    assert add_bundle(tmp_path, BUNDLES / "deepatlas") == "deepatlas"
+    model = tmp_path / "model" / "deepatlas"
+    assert (model / "deepatlas_0_1_0" / "networks.py").is_file()
+    (model / "models" / "model.pt").write_bytes(b"learnt")
+    add_bundle(tmp_path, BUNDLES / "deepatlas")
+    assert (model / "models" / "model.pt").read_bytes() == b"learnt"
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["deepatlas"]
+
+
+def test_a_bundle_without_weights(tmp_path):
+    bundle = tmp_path / "bundles" / "deepatlas"
+    shutil.copytree(BUNDLES / "deepatlas", bundle, ignore=shutil.ignore_patterns("*.pt"))
+    with pytest.raises(DataError, match=r"no models/model\.pt"):
+        add_bundle(tmp_path, bundle)
+
+
+def test_an_atlas_is_in_the_config_that_is_read(tmp_path):
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    label = np.zeros((5, 6, 7), np.uint8)
+    label[2, 3, 4] = 2
+    write_nifti(tmp_path / "some.nii", np.random.default_rng(0).random((5, 6, 7)).astype(np.float32), affine)
+    write_nifti(tmp_path / "label.nii.gz", label, affine)
+    assert add_atlas(tmp_path, BUNDLES / "deepatlas", tmp_path / "some.nii", tmp_path / "label.nii.gz") == "deepatlas_atlas"
+    model = tmp_path / "model" / "deepatlas_atlas"
+    inference = json.loads((model / "configs" / "inference.json").read_text())
+    assert inference["network_def"]["_target_"] == "deepatlas_0_1_0.atlas.AtlasSegmentation"
+    assert inference["handlers"][0]["load_path"] == "$@model_dir + '/model.pt'"
+    assert (model / "models" / "model.pt").read_bytes() == (BUNDLES / "deepatlas" / "models" / "registration.pt").read_bytes()
+    assert not (model / "configs" / "train.json").exists()
+    read = nib.load(model / "models" / "atlas_label.nii.gz")
+    assert np.array_equal(read.dataobj, label)
+    assert np.array_equal(read.affine, affine)
+
+
+def test_an_atlas_that_is_missing(tmp_path):
+    with pytest.raises(DataError, match=r"none\.nii\.gz"):
+        add_atlas(tmp_path, BUNDLES / "deepatlas", tmp_path / "none.nii.gz", tmp_path / "none.nii.gz")

@@ -1,0 +1,1 @@
+"""MONAI Label: its environment, its app with packed bundles, its server."""
