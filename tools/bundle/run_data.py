@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bundle.overrides import to_bool
-from tools.data.checks import DataError, check_dataset, check_image, check_label
+from tools.data.checks import DataError, check_dataset, check_pair
 from tools.data.decathlon import Case, Dataset, read_dataset
 from tools.data.files import remove_leftovers
 from tools.data.plan import Plan, make_plan
@@ -122,9 +122,8 @@ class RunData:
         if sum(case.get("label") is not None for case in cases) < need_labels:
             raise DataError(f"{len(cases)} cases, of which at least {need_labels} must have a label")
         for case in cases:
-            shape, affine = check_image(Path(case["image"]))
-            if case.get("label") is not None:
-                check_label(Path(case["label"]), self.values_of(case), shape, affine, Path(case["image"]))
+            label = case.get("label")
+            check_pair(Path(case["image"]), None if label is None else Path(label), self.values_of(case))
 
     def values_of(self, case: Mapping[str, Any]) -> Collection[int]:
         """Label values that a case which a client hands over may hold."""

@@ -19,7 +19,17 @@ import numpy as np
 if TYPE_CHECKING:
     from tools.data.decathlon import Case, Dataset
 
-__all__ = ["DataError", "check_dataset", "check_image", "check_images", "check_label", "first_line", "read_json", "read_nifti"]
+__all__ = [
+    "DataError",
+    "check_dataset",
+    "check_image",
+    "check_images",
+    "check_label",
+    "check_pair",
+    "first_line",
+    "read_json",
+    "read_nifti",
+]
 
 AFFINE_TOLERANCE = 1e-3  # mm; what headers lose by storing float32
 
@@ -147,6 +157,17 @@ def check_label(
     return found
 
 
+def check_pair(image: Path, label: Path | None, values: Collection[int]) -> None:
+    """Check an image and, where there is one, its label map of these values: :func:`check_image`, :func:`check_label`.
+
+    Raises:
+        DataError: see there.
+    """
+    shape, affine = check_image(image)
+    if label is not None:
+        check_label(label, values, shape, affine, image)
+
+
 def check_images(cases: Iterable[Case]) -> None:
     """Check the images to predict on: at least one, every one sound, no two of the same name.
 
@@ -195,9 +216,7 @@ def check_dataset(
         if case.particles is not None and not case.particles.is_file():
             raise DataError(f"{case.particles}: missing")
     for case in dataset.cases:
-        shape, affine = check_image(case.image)
-        if case.label is not None:
-            check_label(case.label, dataset.labels, shape, affine, case.image)
+        check_pair(case.image, case.label, dataset.labels)
 
 
 def _check_names(cases: Iterable[Case]) -> None:

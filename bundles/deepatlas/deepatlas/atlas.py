@@ -13,7 +13,7 @@ from torch import nn
 
 from deepatlas.networks import registration_from_plan
 from deepatlas.registering import Registrar
-from tools.data.checks import check_image, check_label
+from tools.data.checks import check_pair
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
 from tools.registration.displacement import warp
@@ -43,7 +43,7 @@ class AtlasSegmentation(nn.Module):
     ) -> None:
         super().__init__()
         image, label = Path(image), Path(label)
-        check_label(label, plan.label_values, *check_image(image), image)
+        check_pair(image, label, plan.label_values)
         self.network, self.plan, self.iterations, self.precision = registration_from_plan(plan), plan, int(iterations), precision
         channels = plan.to_channels(to_plan(*load_volume(label), plan, is_label=True)[0])
         one_hot = F.one_hot(channels, plan.num_classes).movedim(-1, 1).float()

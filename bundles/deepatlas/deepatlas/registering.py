@@ -16,7 +16,7 @@ from torch import nn
 
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.data.checks import DataError, check_image, check_label
+from tools.data.checks import DataError, check_pair
 from tools.data.decathlon import Case, case_name
 from tools.data.files import write_nifti
 from tools.data.geometry import GridMapping, load_volume, to_plan
@@ -182,9 +182,7 @@ def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
             if case.image in seen:
                 continue
             seen.add(case.image)
-            shape, affine = check_image(case.image)
-            if case.label is not None:
-                check_label(case.label, plan.label_values, shape, affine, case.image)
+            check_pair(case.image, case.label, plan.label_values)
 
 
 def register_pairs(
