@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from monai.data import CacheDataset
 from monai.transforms import Compose, Lambdad, Transform
+from monai.utils import convert_to_tensor
 
 from progressive_deepssm.frame import to_frame
 from tools.bundle.transforms import KeepKeysd
@@ -18,6 +20,7 @@ from tools.data.checks import DataError, check_images
 from tools.data.decathlon import Case, read_images
 from tools.data.geometry import load_volume, preprocessing
 from tools.data.plan import Plan, grid_along, read_header
+from tools.shape.augmentation import ShapeAugmentation, warp_case
 from tools.shape.particles import check_world, read_particles
 from tools.shape.surfaces import label_surface
 
@@ -57,30 +60,44 @@ def case_transforms(plan: Plan) -> Compose:
 
 
 class ShapeDataset(CacheDataset):
-    """Cases of a data set, kept in memory, and after them cases that are no files.
+    """Cases of a data set, kept in memory, and after them an endless row of cases made from their shapes.
 
     Args:
         data: case dictionaries of paths.
         transform: :func:`case_transforms`.
-        extra: further cases in the form that ``transform`` gives: "image" (1, D, H, W) float32, "label" (1, D, H, W) int64 channel
-            numbers, "points" (M, 3) float32. Shapes made from training cases go here; the shape model is made without them.
+        shapes: makes what draws the shapes, from the points (N, M, 3) of the cases of ``data`` and no others, such as
+            :class:`tools.shape.augmentation.ShapeAugmentation` with everything else given. Called when the first is drawn.
+        classes: channels of a label map, with the background.
         **options: of ``CacheDataset``.
     """
 
-    def __init__(self, data: Sequence[Any], transform: Any, extra: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> None:
-        self.extra = list(extra or [])
+    def __init__(
+        self,
+        data: Sequence[Any],
+        transform: Any,
+        shapes: Callable[[np.ndarray], ShapeAugmentation] | None = None,
+        classes: int = 2,
+        **options: Any,
+    ) -> None:
+        self.shapes, self.classes = shapes, classes
         super().__init__(data, transform, **options)
 
-    @property
-    def real(self) -> int:
-        """Number of cases of the data set, which come first."""
-        return super().__len__()
-
-    def __len__(self) -> int:
-        return self.real + len(self.extra)
+    @cached_property
+    def augmentation(self) -> ShapeAugmentation:
+        """What draws the shapes."""
+        return self.shapes(np.stack([np.asarray(self[index]["points"]) for index in range(len(self))]))
 
     def _transform(self, index: int) -> Any:
-        return super()._transform(index) if index < self.real else self.extra[index - self.real]
+        """Case ``index``; those from ``len(self)`` on are drawn: the image of the nearest real case, warped to a drawn shape."""
+        if index < len(self):
+            return super()._transform(index)
+        drawn = self.augmentation.sample(1, first=index - len(self))[0]
+        case = self[drawn.case]
+        image, label, points = (convert_to_tensor(case[key], track_meta=False) for key in ("image", "label", "points"))
+        one_hot = torch.cat([label == channel for channel in range(self.classes)]).float()
+        moved = torch.from_numpy(drawn.points).float()
+        image, one_hot = warp_case(image, one_hot, points, moved, self.augmentation.spacing)
+        return {"image": image, "label": one_hot.argmax(0, keepdim=True), "points": moved}
 
 
 def voxels_on_grid(case: Case, plan: Plan) -> np.ndarray:

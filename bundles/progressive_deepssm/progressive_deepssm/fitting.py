@@ -86,7 +86,7 @@ class ShapeModelFitter:
         if engine.state.iteration > 0:
             return
         network = plain(self.network)
-        cases: list[Any] = [self.dataset[index] for index in range(self.dataset.real)]
+        cases: list[Any] = [self.dataset[index] for index in range(len(self.dataset))]
         points = torch.stack([convert_to_tensor(case["points"], track_meta=False) for case in cases])
         if not network.fitted:
             network.fit(points)
@@ -127,7 +127,7 @@ class ErrorCalibrator:
         """Set the network's ``calibration``; case k is deformed as at the step ``step`` + k."""
         network = plain(self.update.network).eval()
         errors, expected = (torch.zeros_like(network.calibration) for _ in range(2))
-        for index in range(self.dataset.real):
+        for index in range(len(self.dataset)):
             case: Any = self.dataset[index]
             batch = {key: convert_to_tensor(case[key], track_meta=False)[None] for key in ("image", "label", "points")}
             image, _, points = self.update.prepare(batch, device, step + index)

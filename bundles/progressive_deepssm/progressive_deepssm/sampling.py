@@ -24,18 +24,30 @@ class CaseSampler(StepSampler):
         epoch_length: batches one pass of the loader yields.
         seed: of the orders.
         rank, world_size: with several processes every one draws the same cases and takes its part of them.
+        drawn: share of the batches' places, 0 to 1, that go to cases made from drawn shapes, a new one each time. Their indices begin
+            after those of ``cases``.
 
     Raises:
-        DataError: there is no case.
+        DataError: there is no case, or ``drawn`` is no share.
     """
 
     def __init__(
-        self, cases: Sized, batch_size: int = 4, epoch_length: int = 100, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        cases: Sized,
+        batch_size: int = 4,
+        epoch_length: int = 100,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drawn: float = 0.0,
     ) -> None:
         super().__init__(epoch_length)
         self.cases, self.batch_size, self.seed, self.rank, self.world_size = len(cases), batch_size, seed, rank, world_size
         if not self.cases:
             raise DataError("no training case has a label and particles")
+        if isinstance(drawn, bool) or not isinstance(drawn, (int, float)) or not 0 <= drawn <= 1:
+            raise DataError(f"the share of drawn shapes must be a number from 0 to 1, got {drawn!r}")
+        self.drawn = drawn
 
     def batch(self, step: int) -> list[int]:
         """Indices of the batch at a step."""
@@ -43,6 +55,8 @@ class CaseSampler(StepSampler):
         return [self._case(number) for number in range(begin, begin + self.batch_size)]
 
     def _case(self, number: int) -> int:
+        if self.drawn and np.random.default_rng((self.seed, number, 1)).random() < self.drawn:
+            return self.cases + number
         order, place = divmod(number, self.cases)
         return int(np.random.default_rng((self.seed, order)).permutation(self.cases)[place])
 

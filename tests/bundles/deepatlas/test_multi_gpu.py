@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_runs import curves, train_in_two_processes
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-CONFIGS = REPOSITORY / "bundles" / "deepatlas" / "configs"
 SETTINGS = {
     "registration_channels": [8, 8, 8, 8],
     "registration_hidden": [8, 8, 8, 8],
@@ -35,26 +30,13 @@ SETTINGS = {
 }
 
 
-def curves(folder: Path) -> dict[str, list[float]]:
-    """Every scalar that was logged at each step, by name."""
-    events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
 @pytest.fixture(scope="module")
-def folders(train, small_dataset, tmp_path_factory) -> list[Path]:
+def folders(train, bundle, small_dataset, tmp_path_factory) -> list[Path]:
     """Output of one process with two pairs, and of two processes with one each."""
     output = tmp_path_factory.mktemp("processes")
     settings = {"dataset_dir": small_dataset, **SETTINGS}
     train(output / "1", **settings, pairs=2, segmentation_pairs=2)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "monai.bundle", "run", "training"]
-    configs = [str(CONFIGS / name) for name in ("train.json", "multi_gpu_train.json")]
-    command = [sys.executable, "-W", "ignore", *launch, "--config_file", str(configs), "--logging_file", str(CONFIGS / "logging.conf")]
-    command += [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    command += ["--pairs", "1", "--segmentation_pairs", "1", "--output_dir", str(output / "2")]
-    result = subprocess.run(command, env=environment, cwd=output, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
+    train_in_two_processes(bundle, output / "2", {**settings, "pairs": 1, "segmentation_pairs": 1})
     return [output / "1", output / "2"]
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,10 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
+from training_runs import ENVIRONMENT, assert_same_files, train_and_kill
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-CONFIGS = REPOSITORY / "bundles" / "deepatlas" / "configs"
+FILES = ("model.pt", "registration.pt", "checkpoints/last.pt")
 SETTINGS = {
     "registration_channels": [8, 8, 8, 8],
     "registration_hidden": [8, 8, 8, 8],
@@ -33,44 +29,14 @@ SETTINGS = {
         {"name": "joint", "share": 0.6, "registration": 2, "segmentation": 1, "share_features": True},
     ],
 }
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-
-
-def assert_same_files(first: Path, second: Path) -> None:
-    for name in ("model.pt", "registration.pt", "checkpoints/last.pt"):
-        states = [torch.load(folder / name, weights_only=True) for folder in (first, second)]
-        assert_same(*states, name)
-
-
-def assert_same(first, second, where: str) -> None:
-    assert type(first) is type(second), where
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for key in first:
-            assert_same(first[key], second[key], f"{where}, {key}")
-    elif isinstance(first, (list, tuple)):
-        assert len(first) == len(second), where
-        for k, pair in enumerate(zip(first, second)):
-            assert_same(*pair, f"{where}, {k}")
-    else:
-        assert first == second, where
 
 
 @pytest.fixture(scope="module")
-def killed(small_dataset, tmp_path_factory) -> tuple[Path, dict[str, int]]:
+def killed(bundle, small_dataset, tmp_path_factory) -> tuple[Path, dict[str, int]]:
     """Folder with ``unbroken`` and ``killed``, and how often a process was killed."""
     output = tmp_path_factory.mktemp("resume")
-    generator = random.Random(20)
-    arguments = {"config_file": str(CONFIGS / "train.json"), "dataset_dir": str(small_dataset), **SETTINGS}
     # Three files are written an epoch: model.pt, registration.pt and the checkpoint.
-    kills = {"random": [generator.uniform(0.02, 0.25) for _ in range(4)], "writing": [3, 1, 2]}
-    job = {"arguments": arguments, "output_dir": str(output), "kills": kills}
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("killed_training.py")), json.dumps(job)]
-    result = subprocess.run(command, env=ENVIRONMENT, cwd=output, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return output, json.loads(result.stdout.splitlines()[-1])
+    return output, train_and_kill(bundle, output, {"dataset_dir": str(small_dataset), **SETTINGS}, writing=[3, 1, 2])
 
 
 def test_it_was_killed_at_random_moments_and_while_writing(killed):
@@ -80,16 +46,17 @@ def test_it_was_killed_at_random_moments_and_while_writing(killed):
 
 def test_killed_and_unbroken_training_end_alike(killed):
     folder, _ = killed
-    assert_same_files(folder / "unbroken", folder / "killed")
+    assert_same_files(folder / "unbroken", folder / "killed", FILES)
     for name in ("plan.json", "splits.json"):
         assert (folder / "unbroken" / name).read_text() == (folder / "killed" / name).read_text()
 
 
-def test_the_command_itself(killed, small_dataset, tmp_path):
+def test_the_command_itself(killed, bundle, small_dataset, tmp_path):
     """`python -m monai.bundle run training`, killed after its second checkpoint, and again by the same command to the end."""
     overrides = {"dataset_dir": small_dataset, "output_dir": tmp_path / "out", "resume": "true", **SETTINGS}
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training", "--config_file", str(CONFIGS / "train.json")]
-    command += ["--logging_file", str(CONFIGS / "logging.conf"), "--meta_file", str(CONFIGS / "metadata.json")]
+    configs = {path.name: str(path) for path in (bundle.root / "configs").iterdir()}
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training", "--config_file", configs["train.json"]]
+    command += ["--logging_file", configs["logging.conf"], "--meta_file", configs["metadata.json"]]
     command += [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
     log = tmp_path / "log"
     with open(log, "w") as stream:
@@ -103,4 +70,4 @@ def test_the_command_itself(killed, small_dataset, tmp_path):
         assert process.wait() == -signal.SIGKILL, log.read_text()[-3000:]
     result = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert_same_files(killed[0] / "unbroken", tmp_path / "out")
+    assert_same_files(killed[0] / "unbroken", tmp_path / "out", FILES)

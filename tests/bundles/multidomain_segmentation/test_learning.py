@@ -5,12 +5,7 @@ from __future__ import annotations
 import json
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-
-def curves(folder) -> dict[str, list[float]]:
-    events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+from training_runs import curves
 
 
 def test_what_a_training_writes(model):

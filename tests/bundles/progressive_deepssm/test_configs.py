@@ -39,7 +39,15 @@ def random_model(tmp_path_factory) -> Path:
 
 
 def test_all_overlays_are_there():
-    assert {"deepssm", "tl_deepssm", "no_progression", "no_segmentation", "no_deep_supervision", "progressive"} <= set(OVERLAYS)
+    assert {
+        "deepssm",
+        "tl_deepssm",
+        "no_progression",
+        "no_segmentation",
+        "no_deep_supervision",
+        "progressive",
+        "shape_augmentation",
+    } <= set(OVERLAYS)
 
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS])
@@ -62,7 +70,8 @@ def test_images_get_equal_steps_in_all_experiments():
         config = {**plain, **json.loads((CONFIGS / "experiments" / f"{overlay}.json").read_text())}
         total = sum(stage.get("share", 1.0) for stage in config["stages"])
         images = sum(stage.get("share", 1.0) for stage in config["stages"] if stage.get("learn") != "autoencoder")
-        assert config["epochs"] * images / total == pytest.approx(plain["epochs"]), overlay
+        steps = config["epochs"] * config["epoch_length"] * images / total
+        assert steps == pytest.approx(plain["epochs"] * plain["epoch_length"]), overlay
 
 
 def test_progressive_is_what_train_says():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from progressive_deepssm.run_data import mode_numbers, refinement_numbers, scale
 from progressive_deepssm.sampling import CaseSampler, collate_cases
 from tools.data.checks import DataError
 from tools.data.plan import Plan
+from tools.shape.augmentation import ShapeAugmentation
 from tools.shape.surfaces import label_surface
 
 PLAN = Plan(labels={0: "background", 1: "bone"}, size=(16, 32, 16), spacing=(1.0, 2.0, 3.0))
@@ -97,16 +100,51 @@ def test_no_case_to_sample():
         CaseSampler([])
 
 
-def test_extra_cases_come_after_those_of_the_data_set():
-    def load(value: float) -> dict:
-        return {"image": torch.full((1, 4, 4, 4), value), "label": torch.zeros(1, 4, 4, 4, dtype=torch.long), "points": torch.zeros(5, 3)}
+@pytest.mark.parametrize(("share", "least", "most"), [(0, 0, 0), (0.25, 70, 130), (1, 400, 400)])
+def test_share_of_drawn_shapes(share, least, most):
+    drawn = [case - 6 for batch in CaseSampler(range(6), batch_size=4, epoch_length=100, drawn=share) for case in batch if case >= 6]
+    assert least <= len(drawn) <= most
+    assert len(set(drawn)) == len(drawn)  # a new shape each time
 
-    dataset = ShapeDataset([0.0, 1.0], load, extra=[load(7.0)], progress=False, num_workers=0)
-    assert (len(dataset), dataset.real) == (3, 2)
-    assert [float(dataset[index]["image"].max()) for index in range(3)] == [0.0, 1.0, 7.0]
-    batch = collate_cases([dataset[0], dataset[2]])
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, "half", True])
+def test_what_is_no_share(share):
+    with pytest.raises(DataError, match="number from 0 to 1"):
+        CaseSampler(range(6), drawn=share)
+
+
+@pytest.fixture
+def spheres() -> ShapeDataset:
+    """Six bright spheres of radii 5 to 7.5 voxels, their points 1 voxel apart in mm."""
+
+    def load(radius: float) -> dict:
+        image = (torch.from_numpy(np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0)) < radius)[None]
+        return {"image": image.float(), "label": image.long() * 2, "points": radius * directions}
+
+    directions = torch.from_numpy(np.random.default_rng(0).standard_normal((80, 3))).float()
+    directions /= directions.norm(dim=1, keepdim=True)
+    shapes = partial(ShapeAugmentation, size=(24, 24, 24), spacing=(1.0, 1.0, 1.0), modes=1)
+    return ShapeDataset([5.0, 5.5, 6.0, 6.5, 7.0, 7.5], load, shapes=shapes, classes=3, progress=False, num_workers=0)
+
+
+def test_drawn_cases_come_after_those_of_the_data_set(spheres):
+    assert len(spheres) == 6
+    assert float(spheres[5]["points"].norm(dim=1).mean()) == pytest.approx(7.5, abs=1e-3)
+    assert [spheres[6]["points"].norm(dim=1).mean() == spheres[n]["points"].norm(dim=1).mean() for n in (6, 7)] == [True, False]
+    batch = collate_cases([spheres[0], spheres[9]])
     assert {key: tuple(value.shape) for key, value in batch.items()} == {
-        "image": (2, 1, 4, 4, 4),
-        "label": (2, 1, 4, 4, 4),
-        "points": (2, 5, 3),
+        "image": (2, 1, 24, 24, 24),
+        "label": (2, 1, 24, 24, 24),
+        "points": (2, 80, 3),
     }
+
+
+def test_image_and_label_of_a_drawn_case_follow_its_points(spheres):
+    for number in range(6, 14):
+        case = spheres[number]
+        radius = float(case["points"].norm(dim=1).mean())
+        assert case["label"].dtype == torch.long
+        assert set(case["label"].unique().tolist()) == {0, 2}
+        volume = 4 / 3 * np.pi * radius**3
+        assert float((case["label"] == 2).sum()) == pytest.approx(volume, rel=0.15)  # whole voxels
+        assert float(case["image"].sum()) == pytest.approx(volume, rel=0.15)  # whole voxels

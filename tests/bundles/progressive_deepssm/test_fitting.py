@@ -40,8 +40,7 @@ def calibrator():
         return batch["image"], batch["label"], batch["points"]
 
     update.prepare = prepare
-    dataset = type("Cases", (list,), {"real": 2})(cases)
-    return ErrorCalibrator(update, dataset)
+    return ErrorCalibrator(update, cases)
 
 
 @pytest.mark.parametrize(("epoch", "stopped", "calibrated"), [(3, False, True), (2, True, True), (2, False, False)])

@@ -7,8 +7,7 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_runs import curves
 
 from progressive_deepssm.networks import network_from_plan
 from tools.bundle.checkpoint import load_weights
@@ -17,11 +16,6 @@ from tools.data.files import write_nifti
 from tools.data.plan import Plan
 from tools.shape.particles import read_particles, write_particles
 from tools.shape.surfaces import read_surface
-
-
-def curves(folder) -> dict[str, list[float]]:
-    events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def refused(call, **arguments) -> str:
@@ -86,16 +80,6 @@ def test_evaluation(evaluated):
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["cases"] == 3
     assert summary["metrics"]["surface_mm"]["mean"] == pytest.approx(values["surface_mm"].mean())
-
-
-def test_a_resumed_run_ends_with_the_same_weights(train, tmp_path):
-    options = {"epoch_length": 3, "batch_size": 2, "holdout": 2}
-    whole = train(tmp_path / "whole", **{**options, "epochs": 4})
-    part = train(tmp_path / "part", **{**options, "epochs": 4, "train#trainer#max_epochs": 2, "schedule#total_steps": 12})
-    train(part, **{**options, "epochs": 4, "resume": "true"})
-    first, second = (torch.load(folder / "model.pt", weights_only=True) for folder in (whole, part))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.fixture
