@@ -118,6 +118,17 @@ def test_points_are_exact_and_correspond(joint):
     assert np.abs(carried - expected).max() < 0.5
 
 
+def test_points_on_one_bone():
+    phantom = make_phantom("ankle", size=(16, 20, 16), points=64, bone="talus")
+    assert phantom.points.shape == (64, 3)
+    assert set(phantom.point_labels.tolist()) == {3}
+
+
+def test_a_bone_that_the_joint_has_not():
+    with pytest.raises(ValueError, match="the knee has no bone 'talus': choose from"):
+        make_phantom("knee", size=(16, 20, 16), points=8, bone="talus")
+
+
 def best_threshold_dice(image: np.ndarray, foreground: np.ndarray, steps: int = 200) -> float:
     """Best Dice any interval of intensities reaches when its two ends are chosen by looking at the truth."""
     edges = np.quantile(image, np.linspace(0, 1, steps))

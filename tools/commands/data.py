@@ -35,6 +35,7 @@ def phantoms(
     size: tuple[int, int, int] = (48, 64, 48),
     spacing: float | tuple[float, float, float] | None = None,
     points: int = 512,
+    bone: str | None = None,
 ) -> None:
     """Write a Decathlon-style folder of joint phantoms with known labels and corresponding points.
 
@@ -46,6 +47,7 @@ def phantoms(
         size: voxels, three numbers separated by commas.
         spacing: mm, one number or three; by default what makes the size cover the joint.
         points: corresponding surface points a subject.
+        bone: the bone they lie on, such as talus; by default all. Only the points of one closed surface make a shape model.
     """
     from tools.data.phantoms import write_phantoms
 
@@ -54,7 +56,7 @@ def phantoms(
         values = _numbers(spacing, "spacing", float, (1, 3))
         spacing = values if len(values) == 3 else values[0]
     cases, seed, points = (_numbers(v, n, int, (1,))[0] for v, n in ((cases, "cases"), (seed, "seed"), (points, "points")))
-    folder = write_phantoms(to, joint, cases, seed, size, spacing, points, progress=lambda line: print(line, file=sys.stderr))
+    folder = write_phantoms(to, joint, cases, seed, size, spacing, points, bone, progress=lambda line: print(line, file=sys.stderr))
     print(folder)
 
 

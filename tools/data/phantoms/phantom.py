@@ -58,16 +58,22 @@ def _world_grid(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def template_points(joint: Joint, count: int) -> tuple[np.ndarray, np.ndarray]:
+def template_points(joint: Joint, count: int, bone: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Well-spread points on the template's labelled surfaces, where they lie inside the field of view of every subject.
 
     Args:
         joint: the joint.
-        count: number of points over all bones. Points come in farthest-first order, so that the first n are spread as well.
+        count: number of points. They come in farthest-first order, so that the first n are spread as well.
+        bone: name of the bone they lie on; None for all.
 
     Returns:
         points (count, 3) in template mm and their labels (count,) uint8.
+
+    Raises:
+        ValueError: the joint has no labelled bone of this name.
     """
+    if bone is not None and bone not in joint.bones:
+        raise ValueError(f"the {joint.name} has no bone {bone!r}: choose from {', '.join(joint.bones)}")
     half = np.asarray(joint.field_of_view, dtype=np.float32) / 2
     corner = np.asarray(joint.centre, dtype=np.float32) - half
     step = 1.6
@@ -83,6 +89,8 @@ def template_points(joint: Joint, count: int) -> tuple[np.ndarray, np.ndarray]:
     points = _onto_surface(joint, points, label)
     # the pose turns, shifts and scales a subject within the field of view: keep a margin
     inside = (np.abs(points - np.asarray(joint.centre, dtype=np.float32)) < 0.74 * half).all(1)
+    if bone is not None:
+        inside &= label == joint.bones.index(bone) + 1
     points, label = points[inside], label[inside]
     chosen = np.empty(count, dtype=np.int64)
     chosen[0] = int(np.argmax(points @ np.array([1, 1, 1], dtype=np.float32)))
@@ -114,6 +122,7 @@ def make_phantom(
     size: tuple[int, int, int] = DEFAULT_SIZE,
     spacing: float | tuple[float, float, float] | None = None,
     points: int = 512,
+    bone: str | None = None,
 ) -> Phantom:
     """Make one subject; the same arguments give the same arrays.
 
@@ -125,10 +134,11 @@ def make_phantom(
         case_index: number of the subject in the data set.
         size: voxels along x (right), y (forward), z (up).
         spacing: mm; None takes the isotropic one at which ``size`` covers the joint's field of view.
-        points: number of corresponding surface points over all labelled bones.
+        points: number of corresponding surface points.
+        bone: the bone they lie on; None for all labelled ones.
 
     Raises:
-        ValueError: when the joint is unknown, a size is below 8, a spacing is not positive, or seed or case_index is negative.
+        ValueError: when the joint or the bone is unknown, a size is below 8, a spacing is not positive, or seed or case_index is negative.
     """
     if joint not in JOINTS:
         raise ValueError(f"unknown joint {joint!r}: choose from {', '.join(JOINTS)}")
@@ -155,7 +165,7 @@ def make_phantom(
     labelled = np.stack(distances[: len(model.bones)])
     label = np.where(labelled.min(0) < 0, labelled.argmin(0) + 1, 0).astype(np.uint8).reshape(size)
     image = render(model, where, distances, tuple(size), float(spacing.mean()), np.random.default_rng(image_seed))
-    surface, point_labels = template_points(model, points)
+    surface, point_labels = template_points(model, points, bone)
     names = {0: "background", **dict(enumerate(model.bones, start=1))}
     return Phantom(joint, image, label, affine, subject_map.to_subject(surface), point_labels, names, subject_map)
 

@@ -30,6 +30,7 @@ def write_phantoms(
     size: tuple[int, int, int] = DEFAULT_SIZE,
     spacing: float | tuple[float, float, float] | None = None,
     points: int = 512,
+    bone: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write a Decathlon-style data set of phantoms: ``dataset.json``, ``imagesTr``, ``labelsTr``, ``particles``.
@@ -44,6 +45,7 @@ def write_phantoms(
         size: voxels of every image.
         spacing: mm, None for the one that covers the joint.
         points: corresponding points a subject; ``particles/<case>.particles`` holds them in ITK's physical space (LPS mm).
+        bone: name of the bone the points lie on; None for all.
         progress: called with a line after every case.
 
     Returns:
@@ -61,7 +63,7 @@ def write_phantoms(
             (folder / name).mkdir()
         training = []
         for index in range(cases):
-            phantom = make_phantom(joint, seed, index, size, spacing, points)
+            phantom = make_phantom(joint, seed, index, size, spacing, points, bone)
             name = f"{joint}_{index:03d}"
             image, label, particles = f"imagesTr/{name}.nii.gz", f"labelsTr/{name}.nii.gz", f"particles/{name}.particles"
             write_nifti(folder / image, phantom.image, phantom.affine)
