@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tools.data.files import write_csv, write_json
 from tools.experiments.definition import Requirement, Row
 from tools.experiments.reading import read_definition
 from tools.experiments.runs import Experiment, RunFailed, execute
-from tools.experiments.table import compare, judge, read_metrics, row_cases
+from tools.experiments.table import compare, judge, read_metrics, row_cases, row_spreads
 
 DEFINITION = {
     "overrides": {"fold": "all", "holdout": 2, "epochs": 3, "epoch_length": 4},
@@ -42,6 +43,7 @@ DEFINITION = {
         "seconds": {"row": "joint", "metric": "seconds", "below": 2},
         "gain": {"comparison": "gain", "at_least": 0.5},
         "p": {"comparison": "gain", "statistic": "p_value", "below": 0.2},
+        "relative": {"comparison": "gain", "statistic": "relative_difference", "at_least": 0.31},
     },
 }
 STAGES = [
@@ -249,7 +251,7 @@ def test_table_averages_a_case_over_runs_first(make: Callable[..., Experiment]) 
     assert gain["mean_difference"] == pytest.approx(0.175)
     assert gain["p_value"] == pytest.approx(wilcoxon([0.2, 0.2, 0.1, 0.2]).pvalue)
     reached = {name: item["reached"] for name, item in table["requirements"].items()}
-    assert reached == {"Dice": True, "seconds": True, "gain": False, "p": True}
+    assert reached == {"Dice": True, "seconds": True, "gain": False, "p": True, "relative": True}
 
 
 def test_written_tables(make: Callable[..., Experiment]) -> None:
@@ -277,6 +279,15 @@ def test_row_cases_leave_undefined_values_out(tmp_path: Path) -> None:
     assert cases == [{"case": "1", "dice": pytest.approx(0.6)}, {"case": "2", "dice": pytest.approx(0.9)}]
 
 
+def test_spread_of_a_case_over_runs(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [{"case": "1", "dice": 0.5}, {"case": "2", "dice": 0.9}, {"case": "3", "dice": 0.1}])
+    write_csv(tmp_path / "b.csv", [{"case": "1", "dice": 0.7}, {"case": "2", "dice": 0.9}])
+    row = Row(of=(("a", "e"), ("b", "e")), metrics=("dice",))
+    spreads = row_spreads(row, {("a", "e"): tmp_path / "a.csv", ("b", "e"): tmp_path / "b.csv"})
+    assert [spread["dice"] for spread in spreads[:2]] == pytest.approx([0.02**0.5, 0.0])
+    assert math.isnan(spreads[2]["dice"])
+
+
 def test_read_metrics_refuses_words(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [{"case": "1", "dice": "good"}])
     with pytest.raises(DataError, match="a.csv"):
@@ -289,6 +300,8 @@ def test_compare_pairs_cases_by_name() -> None:
     found = compare(a, b, "dice")
     assert found["n"] == 2
     assert found["mean_difference"] == pytest.approx(0.25)
+    # 0.6 against 0.35
+    assert found["relative_difference"] == pytest.approx(0.25 / 0.35)
 
 
 def test_compare_needs_a_common_case() -> None:

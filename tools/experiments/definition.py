@@ -38,6 +38,7 @@ Keys of the file (those with a * must be there):
     "<row>, <domain>", after all others; ``{domain}`` in ``of`` is the domain there, and ``*`` in the row of all.
 ``comparisons``
     ``{name: {"a": row, "b": row, "metric": column}}``: a less b on the same cases, Wilcoxon's signed-rank test and a bootstrap interval.
+    ``"spread": true`` compares not a case's mean over the row's runs but its standard deviation over them, the spread over seeds.
 ``confusions``
     ``{name: {"of": ["run/evaluation", ...], "truth": column, "answer": column, "alike": [[values], ...]}}``: how often each answer was
     given to each truth, by columns of text in ``metrics.csv``; values that are ``alike`` count as right for each other.
@@ -48,8 +49,8 @@ Keys of the file (those with a * must be there):
     ``{"embeddings": {"silhouette": {scale: number}, "projected": {scale: number}}}``, the second where there is such.
 ``requirements``
     ``{text: {...}}``: either ``row`` and ``metric``, on the mean over cases, or ``comparison`` with ``statistic`` ("mean_difference" by
-    default, or "p_value"), or ``confusion``, on the share that is right; and one of the limits ``at_least``, ``at_most``, ``above``,
-    ``below``.
+    default, "relative_difference", which is that over the mean of b, or "p_value"), or ``confusion``, on the share that is right; and one
+    of the limits ``at_least``, ``at_most``, ``above``, ``below``.
 
 Keys that begin with an underscore are remarks.
 """
@@ -96,11 +97,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Row ``a`` less row ``b`` in one metric, case by case."""
+    """Row ``a`` less row ``b`` in one metric, case by case: in each case's mean over the rows' runs, or in its spread over them."""
 
     a: str
     b: str
     metric: str
+    spread: bool = False
 
 
 @dataclass(frozen=True)

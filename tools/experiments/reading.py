@@ -19,7 +19,7 @@ from tools.experiments.repeats import holds, repetitions
 __all__ = ["find_definition", "read_definition"]
 
 LIMITS = ("at_least", "at_most", "above", "below")
-STATISTICS = ("mean_difference", "p_value")
+STATISTICS = ("mean_difference", "relative_difference", "p_value")
 RESERVED = ("dataset_dir", "output_dir", "model_dir", "resume", "finetune")
 
 
@@ -82,7 +82,7 @@ def read_definition(path: str | os.PathLike) -> Definition:
     comparisons = {}
     for name, value in reader.named(content, "comparisons"):
         where = f"comparison {name!r}"
-        value = reader.table(where, value, {"a": str, "b": str, "metric": str}, ("a", "b", "metric"))
+        value = reader.table(where, value, {"a": str, "b": str, "metric": str, "spread": bool}, ("a", "b", "metric"))
         for row in (value["a"], value["b"]):
             reader.known(where, "metric", value["metric"], rows[reader.known(where, "row", row, rows)].metrics)
         comparisons[name] = Comparison(**value)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tools.data.checks import DataError
 from tools.data.files import atomic_path, write_csv, write_json
 from tools.experiments.confusion import confuse, read_rows
@@ -17,7 +19,7 @@ from tools.experiments.runs import Experiment
 from tools.metrics.tables import average_over, paired_test, summarise
 from tools.pictures import table_picture
 
-__all__ = ["compare", "judge", "read_metrics", "row_cases", "write_table"]
+__all__ = ["compare", "judge", "read_metrics", "row_cases", "row_spreads", "write_table"]
 
 LIMIT_SIGNS = {"at_least": "≥", "at_most": "≤", "above": ">", "below": "<"}
 Case = Mapping[str, Any]
@@ -55,18 +57,36 @@ def row_cases(row: Row, files: Mapping[tuple[str, str], Path], group_by: str | N
     Raises:
         DataError: it does not match the name of a case; or see :func:`read_metrics`.
     """
-    cases = [
+    return average_over(_row_values(row, files, group_by), ["source"])
+
+
+def row_spreads(row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None = None) -> list[dict[str, Any]]:
+    """As :func:`row_cases`, with the standard deviation over the row's runs in the place of the mean; NaN where a case has one run only."""
+    by_case: dict[tuple, list[Case]] = {}
+    for case in average_over(_row_values(row, files, group_by), []):
+        by_case.setdefault((case.get("domain"), case["case"]), []).append(case)
+    found = []
+    for members in by_case.values():
+        text = {key: members[0][key] for key in ("domain", "case") if key in members[0]}
+        values = {metric: np.array([member[metric] for member in members]) for metric in row.metrics}
+        found.append(text | {metric: float(value.std(ddof=1)) if len(value) > 1 else math.nan for metric, value in values.items()})
+    return found
+
+
+def _row_values(row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None) -> list[dict[str, Any]]:
+    return [
         {"source": "/".join(source)} | case | {"case": _patient(case["case"], group_by)}
         for source in row.of
         if source in files
         for case in read_metrics(files[source], row.metrics)
         if row.domain in (None, case.get("domain"))
     ]
-    return average_over(cases, ["source"])
 
 
 def compare(a: Sequence[Case], b: Sequence[Case], metric: str) -> dict[str, Any]:
     """:func:`tools.metrics.tables.paired_test` of a less b over the cases that both have.
+
+    Beside its statistics, ``mean_a`` and ``mean_b`` over these cases, and ``relative_difference``, the mean difference over ``mean_b``.
 
     Raises:
         DataError: they have no case in common.
@@ -74,9 +94,12 @@ def compare(a: Sequence[Case], b: Sequence[Case], metric: str) -> dict[str, Any]
     others = {(case.get("domain"), case["case"]): case[metric] for case in b}
     values = [(case[metric], others.get((case.get("domain"), case["case"]))) for case in a]
     pairs = [(value, other) for value, other in values if other is not None]
-    if not any(math.isfinite(x - y) for x, y in pairs):
+    finite = [(x, y) for x, y in pairs if math.isfinite(x - y)]
+    if not finite:
         raise DataError(f"no case with {metric} in both rows of a comparison")
-    return paired_test(*zip(*pairs))
+    means = np.mean(finite, axis=0)
+    relative = float((means[0] - means[1]) / means[1]) if means[1] else None
+    return paired_test(*zip(*pairs)) | {"mean_a": float(means[0]), "mean_b": float(means[1]), "relative_difference": relative}
 
 
 def judge(
@@ -133,11 +156,16 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
         for name, row in definition.rows.items()
         if not _left_out(row, definition, files)
     }
-    comparisons = {
-        name: {"a": item.a, "b": item.b, "metric": item.metric, **compare(cases[item.a], cases[item.b], item.metric)}
-        for name, item in definition.comparisons.items()
-        if all(rows.get(row, {}).get("complete") for row in (item.a, item.b))
-    }
+    comparisons = {}
+    for name, item in definition.comparisons.items():
+        values = {
+            row: row_spreads(definition.rows[row], files, definition.group_by) if item.spread else cases[row] for row in (item.a, item.b)
+        }
+        done = all(rows.get(row, {}).get("complete") for row in values)
+        # Repetitions are often optional: no spread where they have not been done.
+        if done and (not item.spread or all(any(not _missing(case[item.metric]) for case in values[row]) for row in values)):
+            found = compare(values[item.a], values[item.b], item.metric)
+            comparisons[name] = {"a": item.a, "b": item.b, "metric": item.metric, "spread": item.spread, **found}
     confusions = {name: confuse(item, files) for name, item in definition.confusions.items() if _complete(item.of, definition, files)}
     projections = {
         name: draw_projection(experiment.folder / item.picture, name, item, {key: path.parent for key, path in files.items()})
@@ -264,7 +292,7 @@ def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequen
         lines += [
             "",
             *_markdown_table(
-                ["difference", "metric", "mean", "95 % interval", "p (Wilcoxon, paired)", "cases"], _compared(table, definition)
+                ["difference", "metric", "of", "mean", "95 % interval", "p (Wilcoxon, paired)", "cases"], _compared(table, definition)
             ),
         ]
     for name, item in table["confusions"].items():
@@ -307,8 +335,9 @@ def _compared(table: Mapping[str, Any], definition: Definition) -> list[list[str
     for name, item in table["comparisons"].items():
         places = definition.metrics[item["metric"]].decimals
         interval = f"{item['ci95_low']:+.{places}f} to {item['ci95_high']:+.{places}f}"
-        title = definition.metrics[item["metric"]].title
-        rows.append([name, title, f"{item['mean_difference']:+.{places}f}", interval, f"{item['p_value']:.2g}", str(item["n"])])
+        title = definition.metrics[item["metric"]].title + (", standard deviation over runs" if item["spread"] else "")
+        both = f"{item['mean_a']:.{places}f} and {item['mean_b']:.{places}f}"
+        rows.append([name, title, both, f"{item['mean_difference']:+.{places}f}", interval, f"{item['p_value']:.2g}", str(item["n"])])
     return rows
 
 
