@@ -39,15 +39,8 @@ def random_model(tmp_path_factory) -> Path:
 
 
 def test_all_overlays_are_there():
-    assert {
-        "deepssm",
-        "tl_deepssm",
-        "no_progression",
-        "no_segmentation",
-        "no_deep_supervision",
-        "progressive",
-        "shape_augmentation",
-    } <= set(OVERLAYS)
+    parts = {"no_progression", "no_segmentation", "no_deep_supervision", "no_refinement", "shape_augmentation"}
+    assert {"progressive", "deepssm", "tl_deepssm", *parts} <= set(OVERLAYS)
 
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS])
