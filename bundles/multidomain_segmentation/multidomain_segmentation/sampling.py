@@ -83,9 +83,12 @@ class BalancedSliceSampler(StepSampler):
         patch_size: rows and columns of the windows; by default the plan's. A slice that is smaller is padded on both sides.
         rank, world_size: with several processes every one draws the same slices and takes its part of them.
         schedule: says of which of the domains each step gets slices; by default of all.
+        domains_per_step: of how many of these at a time, at most: in turn, in an order that changes from round to round. By default
+            of all at once. Fewer make more steps of the same slices.
 
     Raises:
-        DataError: a domain is unknown to the plan or has no labelled case, or a stage of the schedule is left without a domain.
+        DataError: a domain is unknown to the plan or has no labelled case, a stage of the schedule is left without a domain, or
+            ``domains_per_step`` is no positive whole number.
     """
 
     def __init__(
@@ -101,8 +104,12 @@ class BalancedSliceSampler(StepSampler):
         rank: int = 0,
         world_size: int = 1,
         schedule: Schedule | None = None,
+        domains_per_step: int | None = None,
     ) -> None:
         super().__init__(epoch_length)
+        if domains_per_step is not None and (not isinstance(domains_per_step, int) or domains_per_step < 1):
+            raise DataError(f"domains_per_step must be a positive whole number, got {domains_per_step!r}")
+        self.domains_per_step = domains_per_step
         self.count, self.seed = slices_per_domain, seed
         self.foreground_share, self.patch_size = foreground_share, tuple(patch_size or plan.patch_size)
         self.rank, self.world_size = rank, world_size
@@ -124,7 +131,7 @@ class BalancedSliceSampler(StepSampler):
             schedule.domains(stage, [plan.names[index] for index in self.active])
 
     def batch(self, step: int) -> list[SliceDraw]:
-        """The draws of a step: ``slices_per_domain`` of the first domain, then of the second, and so on."""
+        """The draws of a step: ``slices_per_domain`` of its first domain, then of its second, and so on."""
         result = []
         for domain in self._active(step):
             # A stream a domain: which others are trained beside it changes nothing for it.
@@ -134,10 +141,20 @@ class BalancedSliceSampler(StepSampler):
         return result
 
     def _active(self, step: int) -> list[int]:
-        if self.schedule is None:
-            return self.active
-        names = self.schedule.domains(self.schedule(step).stage, [self.names[index] for index in self.active])
-        return [index for index in self.active if self.names[index] in names]
+        active = self.active
+        if self.schedule is not None:
+            names = self.schedule.domains(self.schedule(step).stage, [self.names[index] for index in self.active])
+            active = [index for index in self.active if self.names[index] in names]
+        if self.domains_per_step is None or self.domains_per_step >= len(active):
+            return active
+        begin = step * self.domains_per_step
+        # A set: where one round ends and the next begins, a domain may have its turn twice.
+        return sorted({self._turn(active, number) for number in range(begin, begin + self.domains_per_step)})
+
+    def _turn(self, active: list[int], number: int) -> int:
+        """The domain whose turn is the ``number``-th: each has one in every round."""
+        turn, place = divmod(number, len(active))
+        return int(np.random.default_rng((self.seed, turn)).permutation(active)[place])
 
     def _draw(self, domain: int, random: np.random.Generator) -> SliceDraw:
         case = int(random.choice(self.cases[domain]))

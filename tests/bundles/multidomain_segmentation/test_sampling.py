@@ -41,6 +41,22 @@ def test_each_batch_has_the_same_number_of_every_domain(dataset):
         assert batch["domain"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_domains_in_turn(dataset, count):
+    made = sampler(dataset, domains_per_step=count)
+    steps = [{dataset[draw]["domain"] for draw in made.batch(step)} for step in range(60)]
+    assert {len(domains) for domains in steps} <= {1: {1}, 2: {1, 2}}.get(count, {3})
+    turns = [sum(domain in domains for domains in steps) for domain in range(3)]
+    assert all(0.7 * 20 * min(count, 3) <= turn <= 20 * min(count, 3) for turn in turns)
+    assert len({tuple(domains) for domains in steps}) > 1 or count >= 3
+
+
+@pytest.mark.parametrize("count", [0, 1.5, "two"])
+def test_what_is_no_number_of_domains(dataset, count):
+    with pytest.raises(DataError, match="domains_per_step must be"):
+        sampler(dataset, domains_per_step=count)
+
+
 def test_labelled_cases_are_drawn_alike_however_many_slices_they_have(dataset):
     drawn = [draw.case for draw in draws(sampler(dataset), 250)]
     assert set(drawn) == {0, 1, 2, 3, 5}
