@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import pyvista
 from scipy.spatial.transform import Rotation
 
 from tools.data.phantoms import make_phantom
+from tools.shape import correspondence
 from tools.shape.correspondence import correspond, medoid
 from tools.shape.distance import point_distances, warp_weights
 from tools.shape.distance_maps import DistanceMapRegistration, signed_distance_map
@@ -87,8 +90,24 @@ def test_impossible_requests(count, shapes, message):
 def test_distance_maps_do_the_same_by_a_field():
     template, target = pear(bend=0.1), moved(pear(20, 9.5, 6.5, 0.3), 8, 1)
     placed = place(template.vertices, target).apply(template.vertices)
-    vertices = DistanceMapRegistration(template, controls=64, resolution=24, iterations=25).fit(target)
+    vertices = DistanceMapRegistration(template, controls=64, resolution=24, iterations=25).fit(Target(target))
     assert point_distances(vertices, target).mean() < 0.6 * point_distances(placed, target).mean()
+
+
+def test_correspondences_by_distance_maps(monkeypatch):
+    monkeypatch.setattr(correspondence, "DistanceMapRegistration", partial(DistanceMapRegistration, resolution=20, iterations=20))
+    shapes = [moved(shape, 12, seed) for seed, shape in enumerate(FAMILY[:3])]
+    found = correspond(shapes, 24, refinements=1, controls=64, registration="distance_maps")
+    assert (found.residuals < 0.5).all()
+    vertices = shapes[1].vertices[::3], shapes[0].vertices[::3]
+    carried = warp_weights(vertices[0], found.points[1]) @ vertices[1]
+    assert np.linalg.norm(carried - found.points[0], axis=1).mean() < 1.5  # of 36 mm length
+
+
+@pytest.mark.parametrize(("option", "message"), [({"registration": "guess"}, "must be one of splines"), ({"share": 0}, "share must be")])
+def test_unknown_ways(option, message):
+    with pytest.raises(ValueError, match=message):
+        correspond(FAMILY, 16, **option)
 
 
 def test_signed_distance_is_negative_inside():

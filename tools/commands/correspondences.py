@@ -15,7 +15,7 @@ from tools.data.files import remove_leftovers
 from tools.data.splits import read_split
 from tools.registration.shapes import MESHES
 from tools.shape.comparison import belonging
-from tools.shape.correspondence import correspond
+from tools.shape.correspondence import SHARE, correspond
 from tools.shape.distance import point_distances
 from tools.shape.particles import read_particle_set, write_particles
 from tools.shape.procrustes import mirror as reflect
@@ -38,6 +38,8 @@ def correspondences(
     scaling: bool = False,
     splits_file: str | None = None,
     turn: bool = True,
+    registration: str = "splines",
+    share: float = SHARE,
     against: str | None = None,
 ) -> None:
     """Write TO/<case>.particles (LPS mm of each case's own image or mesh) and, into TO/model, template, shape model, figures and pictures.
@@ -55,6 +57,8 @@ def correspondences(
         splits_file: splits.json; only its training cases, not those of validation or report, shape the template and the model. The others
             get particles all the same.
         turn: shapes may lie in other orientations than the first template; false holds them to small rotations.
+        registration: how the template is fitted: splines, or distance_maps, which is slower.
+        share: of the variance, 0 to 1, in the modes that points are drawn to; less makes a smaller, more specific model.
         against: folder of other .particles of the same cases, such as those of ShapeWorks or the true ones of phantoms, in the world of
             the surfaces or, for mirrored cases, of their mirror images: both models side by side in TO/model/statistics.csv and .png.
 
@@ -78,6 +82,8 @@ def correspondences(
             points,
             [shape.training for shape in shapes],
             turn,
+            registration=registration,
+            share=share,
             progress=lambda stage, k: _say(
                 f"{stages[stage]:<8} {k + 1:>4}/{len(shapes)} {shapes[k].name} ({time.perf_counter() - start:.0f} s)"
             ),

@@ -17,18 +17,21 @@ from typing import NamedTuple
 import numpy as np
 
 from tools.shape.distance import closest_points
+from tools.shape.distance_maps import DistanceMapRegistration
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.procrustes import fit_similarity, generalised_procrustes
 from tools.shape.splines import SplineRegistration, Target
 from tools.shape.surfaces import Surface, decimated, smoothed, volume
 
-__all__ = ["Correspondences", "correspond", "medoid"]
+__all__ = ["REGISTRATIONS", "SHARE", "Correspondences", "correspond", "medoid"]
+
+REGISTRATIONS = ("splines", "distance_maps")
 
 CONTROLS = 768
 FIRST_ROUND = 40  # shapes that make the mean
 TEMPLATE_VERTICES = 6000
 SHRINKAGE = 0.9
-SHARE = 0.9  # of the variance, in the modes that the fits are replaced by
+SHARE = 0.9
 
 
 class Correspondences(NamedTuple):
@@ -61,7 +64,9 @@ def correspond(
     turn: bool = True,
     refinements: int = 4,
     shrinkage: float = SHRINKAGE,
+    share: float = SHARE,
     controls: int = CONTROLS,
+    registration: str = "splines",
     progress: Callable[[str, int], None] | None = None,
 ) -> Correspondences:
     """Put corresponding points on surfaces.
@@ -74,12 +79,21 @@ def correspond(
         refinements: rounds of step 4.
         shrinkage: what is left of the modes' scores in a round. 1 takes out chance only; less lets points slide until shapes
             differ as little as they can, which makes smaller models.
+        share: of the variance, in the modes that make a shape anew in step 4. Less makes models that are smaller and more specific, and
+            points that lie a little less well.
         controls: control points of the splines, at least; never fewer than ``count``.
+        registration: what fits the template in steps 2 and 3: "splines" (:mod:`tools.shape.splines`) or "distance_maps"
+            (:mod:`tools.shape.distance_maps`).
         progress: called with the stage's name and the number of the surface it has done.
 
     Raises:
-        ValueError: there are fewer than three training surfaces, or more points asked for than the template has vertices.
+        ValueError: there are fewer than three training surfaces, more points asked for than the template has vertices, or the
+            registration is unknown, or the share not above 0 and at most 1.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}")
+    if registration not in REGISTRATIONS:
+        raise ValueError(f"registration must be one of {', '.join(REGISTRATIONS)}, not {registration!r}")
     training = np.ones(len(surfaces), dtype=bool) if training is None else np.asarray(training, dtype=bool)
     members = np.flatnonzero(training)
     if len(members) < 3:
@@ -92,22 +106,24 @@ def correspond(
     if len(first.vertices) < count:
         raise ValueError(f"the template's mesh has {len(first.vertices)} vertices, too few for {count} points")
     controls = max(controls, count)
-    fitted = _fit_all(SplineRegistration(first, controls), targets, members[:: -(-len(members) // FIRST_ROUND)], turn, "mean", report)
+    make = DistanceMapRegistration if registration == "distance_maps" else SplineRegistration
+    fitted = _fit_all(make(first, controls), targets, members[:: -(-len(members) // FIRST_ROUND)], turn, "mean", report)
     template = Surface(generalised_procrustes(fitted, reference=first.vertices).mean, first.faces)
 
-    registration = SplineRegistration(template, controls)
-    fitted = _fit_all(registration, targets, range(len(targets)), turn, "fit", report)
+    splines = SplineRegistration(template, controls)
+    fitter = splines if registration == "splines" else make(template, controls)
+    fitted = _fit_all(fitter, targets, range(len(targets)), turn, "fit", report)
     for _ in range(refinements):
-        fitted = _refine(registration, targets, fitted, members, shrinkage, report)
+        fitted = _refine(splines, targets, fitted, members, shrinkage, share, report)
 
-    chosen = registration.order[:count]
+    chosen = splines.order[:count]
     points = [closest_points(vertices[chosen], surface) for vertices, surface in zip(fitted, surfaces)]
     residuals = [np.linalg.norm(vertices[chosen] - moved, axis=1).mean() for vertices, moved in zip(fitted, points)]
     return Correspondences(template, template.vertices[chosen], np.stack(points), np.array(residuals))
 
 
 def _fit_all(
-    registration: SplineRegistration,
+    registration: SplineRegistration | DistanceMapRegistration,
     targets: Sequence[Target],
     which: Sequence[int],
     turn: bool,
@@ -127,11 +143,12 @@ def _refine(
     fitted: np.ndarray,
     members: np.ndarray,
     shrinkage: float,
+    share: float,
     report: Callable[[str, int], None],
 ) -> np.ndarray:
     """One round of step 4 on the template's vertices (N, V, 3)."""
     model = PointDistributionModel.fit(generalised_procrustes(fitted[members], reference=registration.template.vertices).aligned)
-    modes = model.modes_for(SHARE)
+    modes = model.modes_for(share)
     refined = []
     for number, (vertices, target) in enumerate(zip(fitted, targets)):
         motion = fit_similarity(vertices, model.mean)

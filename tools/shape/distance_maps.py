@@ -13,6 +13,7 @@ from tools.registration.displacement import sample
 from tools.registration.instance import optimise_pair
 from tools.shape.icp import place
 from tools.shape.sampling import farthest_point_order
+from tools.shape.splines import Target
 from tools.shape.surfaces import Surface, vertex_normals
 
 __all__ = ["DistanceMapRegistration", "signed_distance_map"]
@@ -58,10 +59,10 @@ class DistanceMapRegistration:
         distance = signed_distance_map(surface, self.grid, 4 * self.spacing) / self.spacing
         return torch.from_numpy(distance.astype(np.float32)).reshape(1, 1, *self.shape)
 
-    def fit(self, target: Surface, turn: bool = True) -> np.ndarray:
+    def fit(self, target: Target, turn: bool = True) -> np.ndarray:
         """Fit the template to a surface: the template's vertices there, (V, 3) mm, near the surface but not quite on it."""
-        motion = place(self.template.vertices, target, turn)
-        moving = Surface(motion.inverse().apply(target.vertices), target.faces)
+        motion = place(self.template.vertices, target.surface, turn)
+        moving = Surface(motion.inverse().apply(target.surface.vertices), target.surface.faces)
         result = optimise_pair(
             torch.zeros(1, 3, *self.shape),
             self.map,
