@@ -304,6 +304,12 @@ def test_compare_pairs_cases_by_name() -> None:
     assert found["relative_difference"] == pytest.approx(0.25 / 0.35)
 
 
+def test_compare_with_another_column() -> None:
+    a = [{"case": "x", "dice": 0.5}, {"case": "y", "dice": 0.7}]
+    b = [{"case": "x", "dice": 0.0, "baseline": 0.4}, {"case": "y", "dice": 0.0, "baseline": 0.4}]
+    assert compare(a, b, "dice", "baseline")["mean_difference"] == pytest.approx(0.2)
+
+
 def test_compare_needs_a_common_case() -> None:
     with pytest.raises(DataError, match="no case"):
         compare([{"case": "x", "dice": 0.5}], [{"case": "y", "dice": 0.6}], "dice")

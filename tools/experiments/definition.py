@@ -38,6 +38,7 @@ Keys of the file (those with a * must be there):
     "<row>, <domain>", after all others; ``{domain}`` in ``of`` is the domain there, and ``*`` in the row of all.
 ``comparisons``
     ``{name: {"a": row, "b": row, "metric": column}}``: a less b on the same cases, Wilcoxon's signed-rank test and a bootstrap interval.
+    ``"metric_b"``: the column of b where it is another one, such as that of a baseline which the same evaluation scores.
     ``"spread": true`` compares not a case's mean over the row's runs but its standard deviation over them, the spread over seeds.
 ``confusions``
     ``{name: {"of": ["run/evaluation", ...], "truth": column, "answer": column, "alike": [[values], ...]}}``: how often each answer was
@@ -102,6 +103,7 @@ class Comparison:
     a: str
     b: str
     metric: str
+    metric_b: str | None = None
     spread: bool = False
 
 

@@ -82,9 +82,10 @@ def read_definition(path: str | os.PathLike) -> Definition:
     comparisons = {}
     for name, value in reader.named(content, "comparisons"):
         where = f"comparison {name!r}"
-        value = reader.table(where, value, {"a": str, "b": str, "metric": str, "spread": bool}, ("a", "b", "metric"))
-        for row in (value["a"], value["b"]):
-            reader.known(where, "metric", value["metric"], rows[reader.known(where, "row", row, rows)].metrics)
+        kinds = {"a": str, "b": str, "metric": str, "metric_b": str, "spread": bool}
+        value = reader.table(where, value, kinds, ("a", "b", "metric"))
+        for row, metric in ((value["a"], value["metric"]), (value["b"], value.get("metric_b", value["metric"]))):
+            reader.known(where, "metric", metric, rows[reader.known(where, "row", row, rows)].metrics)
         comparisons[name] = Comparison(**value)
     confusions = {name: reader.confusion(name, value, runs) for name, value in reader.named(content, "confusions")}
     projections = {name: reader.projection(name, value, runs, evaluations) for name, value in reader.named(content, "projections")}

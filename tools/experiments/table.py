@@ -83,15 +83,15 @@ def _row_values(row: Row, files: Mapping[tuple[str, str], Path], group_by: str |
     ]
 
 
-def compare(a: Sequence[Case], b: Sequence[Case], metric: str) -> dict[str, Any]:
-    """:func:`tools.metrics.tables.paired_test` of a less b over the cases that both have.
+def compare(a: Sequence[Case], b: Sequence[Case], metric: str, metric_b: str | None = None) -> dict[str, Any]:
+    """:func:`tools.metrics.tables.paired_test` of a less b over the cases that both have, in ``metric``, b perhaps in ``metric_b``.
 
     Beside its statistics, ``mean_a`` and ``mean_b`` over these cases, and ``relative_difference``, the mean difference over ``mean_b``.
 
     Raises:
         DataError: they have no case in common.
     """
-    others = {(case.get("domain"), case["case"]): case[metric] for case in b}
+    others = {(case.get("domain"), case["case"]): case[metric_b or metric] for case in b}
     values = [(case[metric], others.get((case.get("domain"), case["case"]))) for case in a]
     pairs = [(value, other) for value, other in values if other is not None]
     finite = [(x, y) for x, y in pairs if math.isfinite(x - y)]
@@ -158,13 +158,12 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     }
     comparisons = {}
     for name, item in definition.comparisons.items():
-        values = {
-            row: row_spreads(definition.rows[row], files, definition.group_by) if item.spread else cases[row] for row in (item.a, item.b)
-        }
-        done = all(rows.get(row, {}).get("complete") for row in values)
+        columns = {item.a: item.metric, item.b: item.metric_b or item.metric}
+        values = {row: row_spreads(definition.rows[row], files, definition.group_by) if item.spread else cases[row] for row in columns}
+        done = all(rows.get(row, {}).get("complete") for row in columns)
         # Repetitions are often optional: no spread where they have not been done.
-        if done and (not item.spread or all(any(not _missing(case[item.metric]) for case in values[row]) for row in values)):
-            found = compare(values[item.a], values[item.b], item.metric)
+        if done and (not item.spread or all(any(not _missing(case[columns[row]]) for case in values[row]) for row in columns)):
+            found = compare(values[item.a], values[item.b], item.metric, item.metric_b)
             comparisons[name] = {"a": item.a, "b": item.b, "metric": item.metric, "spread": item.spread, **found}
     confusions = {name: confuse(item, files) for name, item in definition.confusions.items() if _complete(item.of, definition, files)}
     projections = {
