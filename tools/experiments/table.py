@@ -158,12 +158,13 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     }
     comparisons = {}
     for name, item in definition.comparisons.items():
-        columns = {item.a: item.metric, item.b: item.metric_b or item.metric}
-        values = {row: row_spreads(definition.rows[row], files, definition.group_by) if item.spread else cases[row] for row in columns}
-        done = all(rows.get(row, {}).get("complete") for row in columns)
+        columns = [(item.a, item.metric), (item.b, item.metric_b or item.metric)]
+        values = [row_spreads(definition.rows[row], files, definition.group_by) if item.spread else cases[row] for row, _ in columns]
+        done = all(rows.get(row, {}).get("complete") for row, _ in columns)
         # Repetitions are often optional: no spread where they have not been done.
-        if done and (not item.spread or all(any(not _missing(case[columns[row]]) for case in values[row]) for row in columns)):
-            found = compare(values[item.a], values[item.b], item.metric, item.metric_b)
+        known = all(any(not _missing(case[metric]) for case in value) for value, (_, metric) in zip(values, columns))
+        if done and (known or not item.spread):
+            found = compare(*values, item.metric, item.metric_b)
             comparisons[name] = {"a": item.a, "b": item.b, "metric": item.metric, "spread": item.spread, **found}
     confusions = {name: confuse(item, files) for name, item in definition.confusions.items() if _complete(item.of, definition, files)}
     projections = {
