@@ -15,7 +15,7 @@ import torch
 from bundle_runs import REPOSITORY, BundleRuns
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-__all__ = ["ENVIRONMENT", "assert_same_files", "curves", "train_and_kill", "train_in_two_processes"]
+__all__ = ["ENVIRONMENT", "assert_alike", "assert_same_files", "curves", "train_and_kill", "train_in_two_processes"]
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
@@ -30,6 +30,17 @@ def assert_same_files(first: Path, second: Path, names: Sequence[str]) -> None:
     """Both folders hold these files of weights or checkpoints, equal bit by bit."""
     for name in names:
         _assert_same(*(torch.load(folder / name, weights_only=True) for folder in (first, second)), name)
+
+
+def assert_alike(first: Path, second: Path, weights: str) -> None:
+    """The weights that one process and two have learnt agree up to rounding, and either kind can resume what the other wrote."""
+    one, two = (torch.load(folder / weights, weights_only=True) for folder in (first, second))
+    assert one.keys() == two.keys()
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], atol=1e-3, rtol=1e-2)
+    one, two = (torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (first, second))
+    assert one["objects"]["network"].keys() == two["objects"]["network"].keys()
+    assert (one["epoch"], one["iteration"]) == (two["epoch"], two["iteration"])
 
 
 def _assert_same(first: Any, second: Any, where: str) -> None:

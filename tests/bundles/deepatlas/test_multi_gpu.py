@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from training_runs import curves, train_in_two_processes
+from training_runs import assert_alike, curves, train_in_two_processes
 
 SETTINGS = {
     "registration_channels": [8, 8, 8, 8],
@@ -52,14 +51,5 @@ def test_the_loss_curves_agree(folders):
 
 
 @pytest.mark.parametrize("name", ["model.pt", "registration.pt"])
-def test_the_weights_agree(folders, name):
-    one, two = (torch.load(folder / name, weights_only=True) for folder in folders)
-    assert one.keys() == two.keys()
-    for key in one:
-        torch.testing.assert_close(two[key], one[key], atol=1e-3, rtol=1e-2)
-
-
-def test_what_one_process_wrote_the_other_kind_can_resume(folders):
-    one, two = (torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in folders)
-    assert one["objects"]["network"].keys() == two["objects"]["network"].keys()
-    assert (one["epoch"], one["iteration"]) == (two["epoch"], two["iteration"]) == (2, 18)
+def test_weights_and_checkpoints_agree(folders, name):
+    assert_alike(*folders, name)
