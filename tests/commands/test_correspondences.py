@@ -75,6 +75,9 @@ def test_left_sides_are_mirrored_for_the_model_only(tiny_dataset, tmp_path):
     ("options", "message"),
     [
         ({"points": 3}, "--points must be"),
+        ({"registration": "guess"}, "--registration must be splines or distance_maps"),
+        ({"share": 0}, "--share must be a number above 0"),
+        ({"share": "much"}, "--share must be a number above 0"),
         ({"meshes": "."}, "either --dataset_dir or --meshes"),
         ({"label": "two"}, "--label must be"),
         ({"label": "7"}, "case_00.nii.gz: no voxel of label 7"),

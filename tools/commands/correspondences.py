@@ -15,7 +15,7 @@ from tools.data.files import remove_leftovers
 from tools.data.splits import read_split
 from tools.registration.shapes import MESHES
 from tools.shape.comparison import belonging
-from tools.shape.correspondence import SHARE, correspond
+from tools.shape.correspondence import REGISTRATIONS, SHARE, correspond
 from tools.shape.distance import point_distances
 from tools.shape.particles import read_particle_set, write_particles
 from tools.shape.procrustes import mirror as reflect
@@ -68,6 +68,10 @@ def correspondences(
     start = time.perf_counter()
     if isinstance(points, bool) or not isinstance(points, int) or points < LEAST_POINTS:
         raise DataError(f"--points must be a whole number of at least {LEAST_POINTS}, got {points!r}")
+    if registration not in REGISTRATIONS:
+        raise DataError(f"--registration must be {' or '.join(REGISTRATIONS)}, got {registration!r}")
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise DataError(f"--share must be a number above 0 and at most 1, got {share!r}")
     folder = Path(to)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: not a folder")

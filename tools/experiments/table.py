@@ -158,14 +158,15 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     }
     comparisons = {}
     for name, item in definition.comparisons.items():
-        columns = [(item.a, item.metric), (item.b, item.metric_b or item.metric)]
-        values = [row_spreads(definition.rows[row], files, definition.group_by) if item.spread else cases[row] for row, _ in columns]
-        done = all(rows.get(row, {}).get("complete") for row, _ in columns)
+        if not all(rows.get(row, {}).get("complete") for row in (item.a, item.b)):
+            continue
+        values = [row_spreads(definition.rows[row], files, definition.group_by) if item.spread else cases[row] for row in (item.a, item.b)]
+        columns = (item.metric, item.metric_b or item.metric)
         # Repetitions are often optional: no spread where they have not been done.
-        known = all(any(not _missing(case[metric]) for case in value) for value, (_, metric) in zip(values, columns))
-        if done and (known or not item.spread):
-            found = compare(*values, item.metric, item.metric_b)
-            comparisons[name] = {"a": item.a, "b": item.b, "metric": item.metric, "spread": item.spread, **found}
+        if item.spread and any(all(_missing(case[metric]) for case in value) for value, metric in zip(values, columns)):
+            continue
+        found = compare(*values, item.metric, item.metric_b)
+        comparisons[name] = {"a": item.a, "b": item.b, "metric": item.metric, "spread": item.spread, **found}
     confusions = {name: confuse(item, files) for name, item in definition.confusions.items() if _complete(item.of, definition, files)}
     projections = {
         name: draw_projection(experiment.folder / item.picture, name, item, {key: path.parent for key, path in files.items()})
