@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.label
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ["deepatlas", "multidomain_segmentation", "progressive_deepssm"]
 START = 600  # seconds until the server answers, on a slow machine
+SETTLED = 60  # seconds until the server's file watcher has seen what came or went
 # Of the cases the weights were trained on, the last one for the atlas; of the knees only the first one was.
 HIPPOCAMPI = ["hippocampus_003", "hippocampus_004", "hippocampus_007", "hippocampus_011", "hippocampus_014"]
 KNEES = ["knee_001", "knee_000", "knee_002"]
@@ -45,12 +47,15 @@ class Server:
     labels: dict[str, Path]
 
     def ask(self, method: str, path: str, body: bytes | None = None, kind: str | None = None, **query: Any) -> bytes:
-        """The content of an answer; anything but 200 is an error."""
+        """The content of an answer; anything but 200 is an error, with what the server's log says of it."""
         url = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
         request = urllib.request.Request(url, data=body, method=method, headers={"Content-Type": kind} if kind else {})
-        with urllib.request.urlopen(request, timeout=3600) as answer:
-            assert answer.status == 200
-            return answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=3600) as answer:
+                assert answer.status == 200
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{method} {path}: {error}\n{self.log.read_text()[-4000:]}") from error
 
     def info(self) -> dict[str, Any]:
         """What the server says of itself."""
@@ -71,6 +76,21 @@ class Server:
         body = head.encode() + file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
         answer = json.loads(self.ask("PUT", "/datastore/label", body, f"multipart/form-data; boundary={boundary}", image=case, tag="final"))
         assert answer["image"] == case
+
+    def delete_labels(self, cases: Iterable[str]) -> None:
+        """Remove labels and wait until the server knows that they are gone: it learns so from a watcher of its files."""
+        for case in cases:
+            self.ask("DELETE", "/datastore/label", id=case, tag="final")
+        self.wait_for_labels(set())
+
+    def wait_for_labels(self, cases: set[str]) -> None:
+        """Wait until the cases with a label are these, and stay these for a second."""
+        end, since = time.monotonic() + SETTLED, None
+        while since is None or time.monotonic() < since + 1:
+            found = {Path(entry["label"]).name.split(".")[0] for entry in json.loads(self.ask("GET", "/datastore/", output="train"))}
+            since = (since or time.monotonic()) if found == cases else None
+            assert time.monotonic() < end, f"labels of {sorted(found)}, not of {sorted(cases)}\n{self.log.read_text()[-4000:]}"
+            time.sleep(0.1)
 
     def train(self, model: str) -> None:
         """One epoch, with all options that the server offers, as 3D Slicer sends them."""
@@ -202,21 +222,33 @@ def test_a_domain_found_and_named(server, tmp_path, options):
     good(answer, truth(server, KNEES[0], server.info()["models"]["multidomain_segmentation"]["labels"], KNEE))
 
 
-def test_the_next_sample_is_one_without_a_label(server):
+@pytest.fixture
+def post_labels(server) -> Iterator[Callable[[dict[str, Path]], None]]:
+    """Hands over labels, and takes them back when the test is done: each model numbers structures in its own way."""
+    posted: list[str] = []
+
+    def post(labels: dict[str, Path]) -> None:
+        for case, file in labels.items():
+            server.post_label(case, file)
+            posted.append(case)
+        server.wait_for_labels(set(posted))
+
+    yield post
+    server.delete_labels(posted)
+
+
+def test_the_next_sample_is_one_without_a_label(server, post_labels):
     names = sorted(path.name for path in server.studies.glob("*.nii.gz"))
-    server.post_label(KNEES[2], server.labels[KNEES[2]])
+    post_labels({KNEES[2]: server.labels[KNEES[2]]})
     assert json.loads(server.ask("POST", "/activelearning/first"))["name"] == names[0]
     for _ in range(5):
         assert json.loads(server.ask("POST", "/activelearning/random"))["name"] in set(names) - {f"{KNEES[2]}.nii.gz"}
-    server.ask("DELETE", "/datastore/label", id=KNEES[2], tag="final")
 
 
-def trained(server: Server, model: str, labels: dict[str, Path], case: str, expected: np.ndarray, folder: Path) -> None:
-    """Post labels, train, and see that the answers come from new weights and are still good."""
+def trained(server: Server, model: str, case: str, expected: np.ndarray, folder: Path) -> None:
+    """Train, and see that the answers come from new weights and are still good."""
     weights = server.log.parent / "app" / "model" / model / "models" / "model.pt"
     before = weights.read_bytes()
-    for name, file in labels.items():
-        server.post_label(name, file)
     begin = server.log.stat().st_size
     server.train(model)
     with open(server.log, encoding="utf-8") as stream:
@@ -226,18 +258,17 @@ def trained(server: Server, model: str, labels: dict[str, Path], case: str, expe
     answer = server.infer(model, case, folder)
     assert same_grid(answer, server, case)
     good(answer, expected)
-    for name in labels:  # the next model to be trained has labels of other values
-        server.ask("DELETE", "/datastore/label", id=name, tag="final")
 
 
-def test_deepatlas_learns_from_posted_labels(server, tmp_path):
+def test_deepatlas_learns_from_posted_labels(server, post_labels, tmp_path):
     case = HIPPOCAMPI[0]
     has(server, case)
     expected = truth(server, case, server.info()["models"]["deepatlas"]["labels"], HIPPOCAMPUS)
-    trained(server, "deepatlas", {name: server.labels[name] for name in HIPPOCAMPI[:3]}, case, expected, tmp_path)
+    post_labels({name: server.labels[name] for name in HIPPOCAMPI[:3]})
+    trained(server, "deepatlas", case, expected, tmp_path)
 
 
-def test_one_domain_learns_from_a_posted_label(server, tmp_path):
+def test_one_domain_learns_from_a_posted_label(server, post_labels, tmp_path):
     """Its label has the values of the union, as the server names them; the other domains' parts of the network stay as they are."""
     names = server.info()["models"]["multidomain_segmentation"]["labels"]
     expected = truth(server, KNEES[0], names, KNEE)
@@ -245,7 +276,8 @@ def test_one_domain_learns_from_a_posted_label(server, tmp_path):
     nib.save(nib.Nifti1Image(expected, nib.load(server.labels[KNEES[0]]).affine), corrected)
     other = HIPPOCAMPI[0] if HIPPOCAMPI[0] in server.labels else None
     before = other and np.asarray(server.infer("multidomain_segmentation", other, tmp_path, image_domain="hippocampus").dataobj)
-    trained(server, "multidomain_segmentation", {KNEES[0]: corrected}, KNEES[0], expected, tmp_path)
+    post_labels({KNEES[0]: corrected})
+    trained(server, "multidomain_segmentation", KNEES[0], expected, tmp_path)
     if other:
         after = np.asarray(server.infer("multidomain_segmentation", other, tmp_path, image_domain="hippocampus").dataobj)
         assert np.array_equal(before, after)
