@@ -76,3 +76,10 @@ def test_an_atlas_is_in_the_config_that_is_read(tmp_path):
 def test_an_atlas_that_is_missing(tmp_path):
     with pytest.raises(DataError, match=r"none\.nii\.gz"):
         add_atlas(tmp_path, BUNDLES / "deepatlas", tmp_path / "none.nii.gz", tmp_path / "none.nii.gz")
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir() if (path / "models" / "model.pt").is_file()))
+def test_model_pt_has_the_shortest_name(bundle):
+    """MONAI Label offers a bundle's weights shortest name first, those of one length in any order; the first is what a client takes."""
+    others = {path.name for path in (BUNDLES / bundle / "models").glob("*.pt")} - {"model.pt"}
+    assert all(len(name) > len("model.pt") for name in others)

@@ -85,7 +85,7 @@ def initial_prior(
 ) -> MaskAutoencoder:
     """The auto-encoder as a training begins: a trained one where ``finetune`` says so, and its loss has a weight at all."""
     prior = prior_from_plan(plan)
-    return (load_weights(Path(model_dir) / "prior.pt", prior) if to_bool(finetune) and weight else prior).to(device)
+    return (load_weights(Path(model_dir) / "anatomical_prior.pt", prior) if to_bool(finetune) and weight else prior).to(device)
 
 
 def learning_parameters(network: nn.Module, domains: Sequence[str] = ()) -> Iterator[nn.Parameter]:

@@ -103,7 +103,7 @@ def test_bad_data_stops_before_anything_is_written(train, domains, tmp_path, fau
 def test_one_domain_alone(train, tmp_path):
     train(tmp_path / "out", "experiments/individual", **QUICK, domains="square")
     assert list(json.loads((tmp_path / "out" / "plan.json").read_text())["domains"]) == ["square"]
-    assert not (tmp_path / "out" / "prior.pt").exists()
+    assert not (tmp_path / "out" / "anatomical_prior.pt").exists()
 
 
 def test_transfer_makes_a_model_of_its_target(train, tmp_path):

@@ -71,7 +71,7 @@ def test_only_the_domain_that_occurs_learns(bundle, bundle_call, model, tiny, gi
     assert changed
     assert all("disc" in key for key in changed)
     assert changed_domains(model, root / "models") == {"disc"}
-    assert not changed_weights(model, root / "models", "prior.pt")
+    assert not changed_weights(model, root / "models", "anatomical_prior.pt")
 
 
 def changed_weights(before: Path, after: Path, name: str) -> set[str]:

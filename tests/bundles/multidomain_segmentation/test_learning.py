@@ -9,7 +9,7 @@ from training_runs import curves
 
 
 def test_what_a_training_writes(model):
-    for name in ("model.pt", "prior.pt", "plan.json", "splits.json", "domains.json", "checkpoints/last.pt"):
+    for name in ("model.pt", "anatomical_prior.pt", "plan.json", "splits.json", "domains.json", "checkpoints/last.pt"):
         assert (model / name).is_file(), name
     assert not list(model.rglob(".writing*"))
     plan = json.loads((model / "plan.json").read_text())

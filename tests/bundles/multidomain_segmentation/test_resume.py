@@ -43,7 +43,7 @@ def test_a_resumed_training_ends_alike(train, tmp_path, monkeypatch):
     assert "the run to resume had other data or settings" in str(cause(caught.value))
 
     train(tmp_path / "broken", resume="true", **SETTINGS)
-    for name in ("model.pt", "prior.pt"):
+    for name in ("model.pt", "anatomical_prior.pt"):
         first, second = (torch.load(tmp_path / folder / name, weights_only=True) for folder in ("unbroken", "broken"))
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
