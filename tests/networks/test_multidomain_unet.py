@@ -71,7 +71,7 @@ def torchvision_weights(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("size", [(32, 32), (37, 26)])
 def test_shapes(options, size):
     made, images = network(**options), torch.rand(5, 1, *size)
-    logits, embeddings = made(images, torch.tensor([2, 0, 2, 0, 0]))
+    logits, embeddings, _ = made(images, torch.tensor([2, 0, 2, 0, 0]))
     assert {name: (torch.arange(5)[rows].tolist(), logits.shape) for name, (rows, logits) in logits.items()} == {
         "ankle": ([1, 3, 4], (3, 3, *size)),
         "hip": ([0, 2], (2, 4, *size)),
@@ -84,7 +84,7 @@ def test_a_mixed_batch_equals_one_domain_at_a_time(options):
     made, images = network(**options).train(), torch.rand(6, 1, 16, 16)
     domains = torch.tensor([1, 0, 2, 1, 0, 2])
     apart = copy.deepcopy(made)
-    logits, embeddings = made(images, domains)
+    logits, embeddings, _ = made(images, domains)
     for k, name in enumerate(DOMAINS):
         rows = domains == k
         alone = apart(images[rows], name)
@@ -92,6 +92,24 @@ def test_a_mixed_batch_equals_one_domain_at_a_time(options):
         for z, expected in zip(embeddings, alone.embeddings):
             torch.testing.assert_close(z[rows], expected)
     torch.testing.assert_close(made.state_dict(), apart.state_dict())
+
+
+@pytest.mark.parametrize("options", [{}, {"domain_heads": False}, {"encoder": "resnet10"}])
+def test_deep_supervision_answers_at_every_scale(options):
+    made = network(deep_supervision=True, **options)
+    _, _, coarse = made(torch.rand(3, 1, 32, 26), torch.tensor([1, 0, 1]))
+    assert len(coarse) == len(made.decoder)
+    for i, scale in enumerate(coarse, 1):
+        rows, columns = 32 // 2**i, -(-26 // 2**i)
+        assert {name: part.logits.shape for name, part in scale.items()} == {"ankle": (1, 3, rows, columns), "knee": (2, 2, rows, columns)}
+
+
+def test_deep_supervision_leaves_the_finest_answer_as_it_is():
+    made, plain = network(deep_supervision=True).eval(), network().eval()
+    plain.load_state_dict({key: value for key, value in made.state_dict().items() if not key.startswith("coarse_heads.")})
+    images = torch.rand(2, 1, 16, 16)
+    assert torch.equal(made.predict(images, "hip"), plain.predict(images, "hip"))
+    assert torch.equal(made(images, "hip").logits["hip"].logits, plain.predict(images, "hip"))
 
 
 def test_one_domain():
@@ -110,9 +128,12 @@ def test_without_domain_norms_and_heads_only_the_channels_depend_on_the_domain()
 
 
 def test_every_parameter_of_the_domains_present_learns():
-    made = network(skips="attention")
-    logits, embeddings = made(torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 0, 1]))
-    (sum(part.logits.square().sum() for part in logits.values()) + sum((z * torch.rand_like(z)).sum() for z in embeddings)).backward()
+    made = network(skips="attention", deep_supervision=True)
+    logits, embeddings, coarse = made(torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 0, 1]))
+    (
+        sum(part.logits.square().sum() for scale in (logits, *coarse) for part in scale.values())
+        + sum((z * torch.rand_like(z)).sum() for z in embeddings)
+    ).backward()
     own = {id(parameter) for parameter in domain_parameters(made, "hip")}
     assert all((parameter.grad is None) == (id(parameter) in own) for parameter in made.parameters())
 
@@ -160,8 +181,9 @@ def test_missing_weights(tmp_path):
 
 
 @pytest.mark.parametrize("source", [None, "ankle"])
-def test_a_new_domain_trains_without_touching_the_others(source):
-    made, images = network(), torch.rand(4, 1, 16, 16)
+@pytest.mark.parametrize("options", [{}, {"deep_supervision": True}])
+def test_a_new_domain_trains_without_touching_the_others(source, options):
+    made, images = network(**options), torch.rand(4, 1, 16, 16)
     made(images, "ankle")
     made.eval()
     before = {name: made.predict(images, name) for name in DOMAINS}
@@ -174,7 +196,7 @@ def test_a_new_domain_trains_without_touching_the_others(source):
     optimiser.step()
     made.eval()
     assert all(torch.equal(made.predict(images, name), value) for name, value in before.items())
-    again = MultiDomainSegmentation({**DOMAINS, "shoulder": 3}, **SMALL).eval()
+    again = MultiDomainSegmentation({**DOMAINS, "shoulder": 3}, **SMALL, **options).eval()
     again.load_state_dict(made.state_dict())
     assert torch.equal(again.predict(images, "shoulder"), made.predict(images, "shoulder"))
 
@@ -185,7 +207,7 @@ def test_distributed_with_an_absent_domain(tmp_path):
         made = network()
         parallel = DistributedDataParallel(made, find_unused_parameters=True)
         for domains in ([0, 2], [1, 1], [0, 2]):
-            logits, embeddings = parallel(torch.rand(2, 1, 16, 16), torch.tensor(domains))
+            logits, embeddings, _ = parallel(torch.rand(2, 1, 16, 16), torch.tensor(domains))
             (sum(part.logits.square().sum() for part in logits.values()) + sum(z.sum() for z in embeddings)).backward()
         assert all(parameter.grad.isfinite().all() for parameter in made.parameters())
     finally:
@@ -196,7 +218,7 @@ def test_half_precision():
     made, images = network(), torch.rand(4, 1, 16, 16)
     domains = torch.tensor([0, 1, 1, 2])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits, embeddings = made(images, domains)
+        logits, embeddings, _ = made(images, domains)
         sum(part.logits.float().square().mean() for part in logits.values()).backward()
     assert all(z.dtype == torch.float32 for z in embeddings)
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in made.parameters())

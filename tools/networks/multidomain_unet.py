@@ -27,10 +27,12 @@ class MultiDomainOutput(NamedTuple):
 
     logits: by domain, of those that occur: (rows, logits (n, C_k, H, W)), see :class:`tools.networks.domain_heads.DomainLogits`.
     embeddings: one (B, E) of length one for each scale of the encoder, finest first; empty without projection.
+    coarse: the logits at 1/2, 1/4, ... of the decoder's finest resolution, each like ``logits``; empty without deep supervision.
     """
 
     logits: dict[str, DomainLogits]
     embeddings: list[torch.Tensor]
+    coarse: list[dict[str, DomainLogits]]
 
 
 class UpBlock(nn.Module):
@@ -71,6 +73,7 @@ class MultiDomainSegmentation(nn.Module):
         domain_norms: whether each domain has norms of its own; if not, all share.
         domain_heads: whether each domain has a last layer of its own; if not, one has a shared background and all domains' classes.
         embedding: size E of the embeddings, 0 for no projection.
+        deep_supervision: whether the coarser levels have last layers too, which only training asks (Lee et al., AISTATS 2015).
 
     Raises:
         DataError: a domain's name or number of classes is unfit, or so are the weights.
@@ -88,6 +91,7 @@ class MultiDomainSegmentation(nn.Module):
         domain_norms: bool = True,
         domain_heads: bool = True,
         embedding: int = 64,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         if skips not in ("plain", "attention"):
@@ -104,7 +108,10 @@ class MultiDomainSegmentation(nn.Module):
         self.projection = MultiscaleProjection(self.encoder.channels, embedding) if embedding else None
         if domain_norms:
             convert_domain_norms(self, self.selector)
-        self.head = (DomainHead if domain_heads else UnionHead)(decoder_channels[-1], domains, self.selector)
+        head = DomainHead if domain_heads else UnionHead
+        self.head = head(decoder_channels[-1], domains, self.selector)
+        # finest first
+        self.coarse_heads = nn.ModuleList(head(size, domains, self.selector) for size in coarser[-2::-1] if deep_supervision)
 
     def forward(self, images: torch.Tensor, domains: str | Sequence[str] | torch.Tensor) -> MultiDomainOutput:
         """Slices (B, 1, H, W) of any size, and the domain of all (a name) or of each (names, or a LongTensor (B,)).
@@ -119,12 +126,15 @@ class MultiDomainSegmentation(nn.Module):
             self.selector.check_size(images)
             features = self._encode(images)
             embeddings = [] if self.projection is None else self.projection(features)
-            return MultiDomainOutput(self._decode(features, images.shape[2:]), embeddings)
+            levels = self._decode(features)
+            sizes = [[-(-size // 2**i) for size in images.shape[2:]] for i in range(len(levels))]
+            coarse = [self._answer(*scale) for scale in zip(self.coarse_heads, levels[-2::-1], sizes[1:])]
+            return MultiDomainOutput(self._answer(self.head, levels[-1], sizes[0]), embeddings, coarse)
 
     def predict(self, images: torch.Tensor, domain: str) -> torch.Tensor:
         """Logits (B, C_k, H, W) of slices (B, 1, H, W) that are all of one domain. Raises DataError when it is unknown."""
         with self.selector.use(domain, images.device):
-            return self._decode(self._encode(images), images.shape[2:])[domain].logits
+            return self._answer(self.head, self._decode(self._encode(images))[-1], images.shape[2:])[domain].logits
 
     def embed(self, images: torch.Tensor, domain: str) -> list[torch.Tensor]:
         """Embeddings (B, E), one a scale, of slices (B, 1, H, W) under the norms of one domain, without the decoder's work.
@@ -149,15 +159,20 @@ class MultiDomainSegmentation(nn.Module):
             raise ValueError("only a network with domain-specific heads takes another domain")
         check_classes({name: classes})
         add_domain_norms(self, self.selector, name, source)
-        self.head.add_domain(name, classes, source)
+        for head in (self.head, *self.coarse_heads):
+            head.add_domain(name, classes, source)
 
     def _encode(self, images: torch.Tensor) -> list[torch.Tensor]:
         rest = [-n % self.encoder.strides[-1] for n in images.shape[2:]]
         return self.encoder(F.pad(images, (0, rest[1], 0, rest[0]), mode="replicate") if any(rest) else images)
 
-    def _decode(self, features: list[torch.Tensor], size: Sequence[int]) -> dict[str, DomainLogits]:
-        skips = features[-2::-1]
-        decoded = features[-1]
+    def _decode(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The encoder's coarsest features, and what each block of the decoder makes of them."""
+        skips, levels = features[-2::-1], [features[-1]]
         for i, block in enumerate(self.decoder):
-            decoded = block(decoded, skips[i] if i < len(skips) else None)
-        return self.head(decoded[..., : size[0], : size[1]])
+            levels.append(block(levels[-1], skips[i] if i < len(skips) else None))
+        return levels
+
+    @staticmethod
+    def _answer(head: nn.Module, level: torch.Tensor, size: Sequence[int]) -> dict[str, DomainLogits]:
+        return head(level[..., : size[0], : size[1]])

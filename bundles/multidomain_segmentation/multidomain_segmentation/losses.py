@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceLoss
+from monai.losses import DeepSupervisionLoss, DiceLoss
 from torch import nn
 
 from tools.losses import AnatomicalPriorLoss, MultiscaleContrastiveLoss
@@ -56,7 +56,9 @@ class OverlapLoss(nn.Module):
 class MultiDomainLoss(nn.Module):
     """(1/K) sum_k L_seg,k + l_c L_con + l_p (1/K) sum_k L_prior,k over the K domains of a batch (Boutillon et al., 2022).
 
-    Ours: sums over the domains are divided by their number, so that the size of a step does not depend on it.
+    Ours: sums over the domains are divided by their number, so that the size of a step does not depend on it. Of a network with deep
+    supervision, L_seg,k is the mean over its scales, weighted 1, 1/2, 1/4, ... from the finest (at least 1/16), each against the
+    label's average over its pixels.
 
     Args:
         prior: the auto-encoder of masks, or None where there is no prior; it is held, not registered (its weights are not learnt here).
@@ -83,6 +85,8 @@ class MultiDomainLoss(nn.Module):
         if prior_weight and prior is None:
             raise ValueError("prior_weight needs a prior")
         self.overlap, self.contrast = OverlapLoss(cross_entropy_weight), MultiscaleContrastiveLoss(temperature)
+        self.scales = DeepSupervisionLoss(self.overlap)
+        self.scales.interp_mode = "area"
         self.prior = None if prior is None else AnatomicalPriorLoss(prior)
         self.contrastive_weight, self.prior_weight = contrastive_weight, prior_weight
 
@@ -97,7 +101,11 @@ class MultiDomainLoss(nn.Module):
         zero = next(iter(output.logits.values())).logits.new_zeros((), dtype=torch.float32)
         contrastive, priors = zero, [zero]
         logits = {name: answer.logits.float() for name, answer in output.logits.items()}
-        overlaps = {name: self.overlap(value, labels[name]) for name, value in logits.items()}
+        weight = sum(self.scales.get_weights(1 + len(output.coarse)))
+        overlaps = {
+            name: self.scales([value, *(coarse[name].logits for coarse in output.coarse)], labels[name]) / weight
+            for name, value in logits.items()
+        }
         if self.contrastive_weight and output.embeddings:
             contrastive = self.contrastive_weight * self.contrast(output.embeddings, domains)
         if self.prior_weight:

@@ -36,7 +36,7 @@ def network_from_plan(plan: DomainPlan, weights: str | os.PathLike | None = None
         weights: file of ImageNet weights to start from, for a ResNet encoder (:func:`tools.networks.encoders2d.load_imagenet`).
     """
     options = dict(plan.extra.get("network", {}))
-    for switch in {"domain_norms", "domain_heads"} & set(options):
+    for switch in {"domain_norms", "domain_heads", "deep_supervision"} & set(options):
         options[switch] = to_bool(options[switch])
     return MultiDomainSegmentation(plan.num_classes, weights=weights or None, **options)
 

@@ -13,6 +13,8 @@ from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan, SlicePlan
 from tools.data.slices import crop
 from tools.losses import MultiscaleContrastiveLoss
+from tools.networks.domain_heads import DomainLogits
+from tools.networks.multidomain_unet import MultiDomainOutput
 
 PLAN = DomainPlan(
     domains={
@@ -113,6 +115,18 @@ def test_overlap_by_hand():
     labels = torch.cat((1 - labels, labels), 1)
     loss = OverlapLoss(2.0)(torch.zeros(1, 2, 2, 2), labels)
     assert float(loss) == pytest.approx(1 - 2 * 1 / (2 + 2) + 2 * 0.693147, abs=1e-4)
+
+
+def test_coarser_scales_by_hand():
+    """Half of the pixels are the structure. The finest scale is undecided; the coarsest, one pixel of which is half structure, says 3/4."""
+    labels = torch.tensor([[0.0, 0, 1, 1]]).view(1, 1, 2, 2)
+    finest = DomainLogits(slice(0, 1), torch.zeros(1, 2, 2, 2))
+    coarse = DomainLogits(slice(0, 1), torch.tensor([1.0, 3.0]).log().view(1, 2, 1, 1))
+    output = MultiDomainOutput({"ankle": finest}, [], [{"ankle": coarse}])
+    parts = MultiDomainLoss(None, 0.0, 0.0)(output, {"ankle": torch.cat((1 - labels, labels), 1)}, torch.tensor([0]))
+    fine_loss = (1 - 2 * 1 / (2 + 2)) + 0.693147
+    coarse_loss = (1 - 2 * 0.375 / (0.75 + 0.5)) + 0.836988  # -(ln 1/4 + ln 3/4) / 2
+    assert float(parts.segmentation) == pytest.approx((fine_loss + coarse_loss / 2) / 1.5, abs=1e-4)
 
 
 def batch() -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
