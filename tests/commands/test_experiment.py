@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
+from torch.utils.tensorboard import SummaryWriter
 
 from tools.commands.experiment import BUNDLES, carry_out, experiment, selected_runs
 from tools.data.checks import DataError
@@ -18,7 +19,7 @@ from tools.data.files import write_csv, write_json
 from tools.experiments.definition import Requirement, Row
 from tools.experiments.reading import read_definition
 from tools.experiments.runs import Experiment, RunFailed, execute
-from tools.experiments.table import compare, judge, read_metrics, row_cases, row_spreads
+from tools.experiments.table import compare, judge, read_metrics, row_cases, row_spreads, write_table
 
 DEFINITION = {
     "overrides": {"fold": "all", "holdout": 2, "epochs": 3, "epoch_length": 4},
@@ -269,6 +270,21 @@ def test_written_tables(make: Callable[..., Experiment]) -> None:
     assert lines[0] == "row,case,dice,seconds"
     assert len(lines) == 1 + 3 * 4
     assert (work.folder / "figure.png").stat().st_size > 1000
+
+
+def test_written_tables_with_validation(make: Callable[..., Experiment]) -> None:
+    work = make(FakeProcess(), validation="dice")
+    everything(work)
+    for run, values in {"one_a": (0.2, 0.6, 0.5), "one_b": (0.4, 0.4, 0.3)}.items():
+        with SummaryWriter(str(work.run_dir(run) / "tensorboard")) as writer:
+            for epoch, value in enumerate(values, 1):
+                writer.add_scalar("dice", value, epoch)
+    table = write_table(work)
+    # means: 0.3, 0.5, 0.4
+    found = table["rows"]["joint"]["validation"]
+    assert found == {"last": pytest.approx(0.4), "best": pytest.approx(0.5), "best_epoch": 2, "last_epoch": 3, "looks": 3}
+    assert table["rows"]["unsupervised"]["validation"] is None
+    assert "| joint | 0.400 (3) | 0.500 (2) | 3 |" in (work.folder / "table.md").read_text()
 
 
 def test_row_cases_leave_undefined_values_out(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_schemes_learn_for_as_many_steps(name):
         if "fold0" in run:
             # a transferred network learns from its own domain in the second half
             steps = made.steps(run)["network"] / (2 if "target" in value.overrides else 1)
-            assert steps == 400, run
+            assert steps == 1600, run
 
 
 def test_scarce_is_the_default_and_has_all_schemes():

@@ -17,6 +17,9 @@ Keys of the file (those with a * must be there):
     names of runs, or patterns, with commas between, that such a trial does; by default all that are not optional.
 ``group_by``
     regular expression: cases whose names have the same first match are of one patient, and are averaged as one case.
+``validation``
+    name of a metric that trainings log to TensorBoard whenever they validate, higher being better, such as ``dice_{domain}``, with the
+    row's domain in the place of ``{domain}``: the table then says how each row's trainings stood at their last look, and at the best.
 ``runs`` *
     ``{name: {...}}``, a training each: ``overlays`` (names of files in ``configs/experiments``, with or without ``.json``, or beside the
     definition), ``overrides`` (``{key: value}``), ``evaluations`` (names; by default every one there is), ``evaluating`` (keys whose
@@ -161,4 +164,5 @@ class Definition:
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
     projections: Mapping[str, Projection] = field(default_factory=dict)
     group_by: str | None = None
+    validation: str | None = None
     quick_runs: str | None = None

@@ -63,7 +63,7 @@ def read_definition(path: str | os.PathLike) -> Definition:
     path = Path(path)
     content = read_json(path)
     reader = _Reader(path)
-    plain = {"name": str, "default": bool, "group_by": str, "quick_runs": str}
+    plain = {"name": str, "default": bool, "group_by": str, "validation": str, "quick_runs": str}
     parts = {**plain, **dict.fromkeys((*_MAPPINGS, *_NEEDED), dict)}
     content = {"name": path.stem} | {key: {} for key in _MAPPINGS} | reader.table("the file", content, parts, _NEEDED)
 
@@ -106,6 +106,7 @@ def read_definition(path: str | os.PathLike) -> Definition:
         confusions=confusions,
         projections=projections,
         group_by=reader.pattern("group_by", content.get("group_by")),
+        validation=content.get("validation"),
         quick_runs=content.get("quick_runs"),
     )
 

@@ -14,6 +14,7 @@ from tools.data.checks import DataError
 from tools.data.files import atomic_path, write_csv, write_json
 from tools.experiments.confusion import confuse, read_rows
 from tools.experiments.definition import Definition, Requirement, Row
+from tools.experiments.looks import looks, summarise_looks
 from tools.experiments.projections import draw_projection
 from tools.experiments.runs import Experiment
 from tools.metrics.tables import average_over, paired_test, summarise
@@ -152,7 +153,7 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     cases = {name: row_cases(row, files, definition.group_by) for name, row in definition.rows.items()}
     runs = {name: _run(experiment, name) for name in definition.runs}
     rows = {
-        name: _row(row, cases[name], files, runs, definition)
+        name: _row(row, cases[name], files, runs, definition) | {"validation": _validation(row, files, experiment)}
         for name, row in definition.rows.items()
         if not _left_out(row, definition, files)
     }
@@ -260,6 +261,15 @@ def _row(
     }
 
 
+def _validation(row: Row, files: Mapping[tuple[str, str], Path], experiment: Experiment) -> dict[str, Any] | None:
+    """How the finished trainings of a row stood when they validated; None where nothing is asked for or logged."""
+    tag = experiment.definition.validation
+    if tag is None or row.domain is None and "{domain}" in tag:
+        return None
+    names = dict.fromkeys(run for run, evaluation in row.of if (run, evaluation) in files)
+    return summarise_looks([looks(experiment.run_dir(name), tag.replace("{domain}", row.domain or "")) for name in names])
+
+
 def _csv_row(name: str, row: Mapping[str, Any], definition: Definition, networks: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {"row": name, "runs_done": row["done"], "runs": row["runs"], "cases": row["cases"]}
     for metric in definition.metrics:
@@ -267,6 +277,8 @@ def _csv_row(name: str, row: Mapping[str, Any], definition: Definition, networks
         values |= {metric: moments.get("mean"), f"{metric}_std": moments.get("std")}
     for network in networks:
         values[f"{network}_steps"] = (row["steps"] or {}).get(network)
+    seen = row["validation"] or {}
+    values |= {f"validation_{key}": seen.get(key) for key in ("last", "best", "best_epoch")}
     return values | {"training_seconds": row["training_seconds"]}
 
 
@@ -289,6 +301,10 @@ def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequen
     )
     cases = "cases" if definition.group_by is None else "patients, whose images are averaged"
     lines += ["", f"Mean ± standard deviation over {cases}; a case is averaged over a row's runs first."]
+    seen = {name: row["validation"] for name, row in table["rows"].items() if row["validation"]}
+    if seen:
+        header = [f"validation while training: {definition.validation}", "last look (epoch)", "best look (epoch)", "looks"]
+        lines += ["", *_markdown_table(header, [[name, *_looks(value)] for name, value in seen.items()])]
     if table["comparisons"]:
         lines += [
             "",
@@ -317,6 +333,10 @@ def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequen
         settings = ", ".join(f"{key} {value}" for key, value in table["settings"].items())
         lines += ["", f"Settings of all runs: {settings}. Threads: {', '.join(map(str, threads))}. Versions: {versions}."]
     return "\n".join(lines) + "\n"
+
+
+def _looks(value: Mapping[str, Any]) -> list[str]:
+    return [f"{value['last']:.3f} ({value['last_epoch']})", f"{value['best']:.3f} ({value['best_epoch']})", str(value["looks"])]
 
 
 def _silhouettes(name: str, of: Mapping[str, Any]) -> list[str]:
