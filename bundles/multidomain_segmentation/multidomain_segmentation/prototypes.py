@@ -38,7 +38,8 @@ VERSION = 1
 SLICES = 16  # of a volume, evenly spread, that describe it
 OTHERS = 6  # volumes of each other domain that a threshold keeps away from
 FLOOR = 0.2  # least spread, relative to the mean: few volumes underestimate it
-MARGIN = 1.4  # threshold in the distance of the farthest training volume
+MARGIN = 0.4  # by how much of the distance of the farthest training volume the threshold lies beyond it, at least
+FEW = 1.6  # the same, over the root of their number: the farthest of a few volumes is not far
 CLOSE = 1.1  # the same, at least, where other domains are as near
 
 logger = logging.getLogger("prototypes")
@@ -121,7 +122,7 @@ def fit_prototype(own: torch.Tensor, others: torch.Tensor | None = None, stray: 
     mean, spread = _moments(own)
     reach = _reach(own)
     near = min((_distance(other, mean, spread) for other in others), default=None) if others is not None else None
-    threshold = MARGIN * max(reach or 0.0, stray) or None
+    threshold = (1 + max(MARGIN, FEW / len(own) ** 0.5)) * max(reach or 0.0, stray) or None
     if near is not None:
         limit = near / 2 if reach is None else max(CLOSE * reach, (reach * near) ** 0.5)
         threshold = limit if threshold is None else min(threshold, limit)

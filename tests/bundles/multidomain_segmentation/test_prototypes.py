@@ -38,15 +38,16 @@ def test_one_volume():
     assert alone.threshold == pytest.approx(alone.others / 2)
 
 
-def test_without_other_domains():
-    prototype = fit_prototype(cloud(5, 6))
-    assert prototype.threshold == pytest.approx(1.4 * prototype.own)
+@pytest.mark.parametrize(("volumes", "factor"), [(4, 1.8), (16, 1.4), (64, 1.4)])
+def test_without_other_domains(volumes, factor):
+    prototype = fit_prototype(cloud(5, volumes))
+    assert prototype.threshold == pytest.approx(factor * prototype.own)
     assert prototype.others is None
 
 
 def test_other_domains_say_how_far_volumes_stray():
-    own, prototype = cloud(5, 6), fit_prototype(cloud(5, 6), stray=7.0)
-    assert prototype.threshold == pytest.approx(1.4 * 7)
+    own, prototype = cloud(5, 4), fit_prototype(cloud(5, 4), stray=7.0)
+    assert prototype.threshold == pytest.approx(1.8 * 7)
     assert fit_prototype(own, cloud(20, 3), stray=1e6).threshold == pytest.approx(
         (prototype.own * fit_prototype(own, cloud(20, 3)).others) ** 0.5
     )
