@@ -48,7 +48,7 @@ def augmentation(training) -> ShapeAugmentation:
 def test_identity_changes_nothing():
     image, label = phantom(RADII)
     points = sphere() * RADII
-    warped_image, warped_label = warp_case(image, label, points, points, SPACING)
+    warped_image, warped_label = warp_case(image, label, warp_field(points, points, SIZE, SPACING))
     assert warped_image == pytest.approx(image, abs=1e-4)
     assert warped_label == pytest.approx(label, abs=1e-4)
 
@@ -56,7 +56,7 @@ def test_identity_changes_nothing():
 def test_translation_moves_the_image_by_whole_voxels():
     image, label = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0)), phantom(RADII)[1]
     points = sphere() * RADII
-    warped_image, warped_label = warp_case(image, label, points, points + np.array([2, -1, 3]) * SPACING, SPACING)
+    warped_image, warped_label = warp_case(image, label, warp_field(points, points + np.array([2, -1, 3]) * SPACING, SIZE, SPACING))
     assert warped_image[:, 2:, :-1, 3:] == pytest.approx(image[:, :-2, 1:, :-3], abs=1e-4)
     assert warped_label[:, 2:, :-1, 3:] == pytest.approx(label[:, :-2, 1:, :-3], abs=1e-4)
 
@@ -65,7 +65,7 @@ def test_surface_of_the_warped_label_lies_on_the_points():
     directions = sphere(400)
     change = np.array([1.15, 0.9, 1.05]) * (1 + 0.06 * np.sin(3 * directions[:, [1]]))
     points_to = directions * RADII * change + [1.0, -0.7, 0.4]
-    _, label = warp_case(*phantom(RADII), directions * RADII, points_to, SPACING)
+    _, label = warp_case(*phantom(RADII), warp_field(directions * RADII, points_to, SIZE, SPACING))
     surface = label_surface((label[1] > 0.5).numpy(), np.diag([-1.0, -1.0, 1.0, 1.0]))  # in voxels
     distance = point_distances(points_to / SPACING + (np.array(SIZE) - 1) / 2, surface)
     assert distance.mean() < 0.25
@@ -156,7 +156,8 @@ def rough_shapes(amount: float) -> np.ndarray:
 
 def share_of_folds(shapes: np.ndarray, **arguments) -> np.ndarray:
     found = ShapeAugmentation(shapes, SIZE, SPACING, modes=1.0, **arguments).sample(8)
-    fields = torch.cat([warp_field(shapes[case], points, SIZE, SPACING) for case, points in found])
+    fields = torch.cat([drawn.field for drawn in found])
+    assert all(torch.equal(drawn.field, warp_field(shapes[drawn.case], drawn.points, SIZE, SPACING)) for drawn in found)
     return (jacobian_determinant(fields) <= 0).double().mean((1, 2, 3)).numpy()
 
 
@@ -211,7 +212,12 @@ def test_negative_count_is_refused(augmentation):
 
 def test_label_of_another_grid_is_refused():
     with pytest.raises(ValueError, match=r"label \(C, D, H, W\)"):
-        warp_case(torch.zeros(1, 8, 8, 8), torch.zeros(2, 8, 8, 9), sphere(), sphere(), SPACING)
+        warp_case(torch.zeros(1, 8, 8, 8), torch.zeros(2, 8, 8, 9), torch.zeros(1, 3, 8, 8, 8))
+
+
+def test_field_of_another_grid_is_refused():
+    with pytest.raises(ValueError, match=r"field \(1, 3, D, H, W\)"):
+        warp_case(torch.zeros(1, 8, 8, 8), torch.zeros(2, 8, 8, 8), torch.zeros(1, 3, 8, 8, 9))
 
 
 def test_points_without_partners_are_refused():

@@ -32,10 +32,12 @@ class ShapeSample(NamedTuple):
     Attributes:
         case: number of the nearest real case, whose image is to be warped.
         points: (M, 3), mm.
+        field: what warps it, see :func:`warp_field`.
     """
 
     case: int
     points: np.ndarray
+    field: torch.Tensor
 
 
 class ShapeAugmentation:
@@ -110,30 +112,28 @@ class ShapeAugmentation:
     def _sample(self, number: int) -> ShapeSample:
         generator = np.random.default_rng((self.seed, number))
         for _ in range(TRIES):
-            drawn = self._draw(generator)
-            if self._usable(drawn):
-                return drawn
+            case, points = self._draw(generator)
+            if self._inside(case, points):
+                field = warp_field(self.points[case], points, self.size, self.spacing)
+                if float((jacobian_determinant(field) <= 0).double().mean()) <= self.folding:
+                    return ShapeSample(case, points, field)
         raise ValueError(
             f"{TRIES} shapes drawn one after the other fold or leave the grid: a bandwidth of {self.bandwidth:.2f} is too much, "
             "or the points do not correspond"
         )
 
-    def _draw(self, generator: np.random.Generator) -> ShapeSample:
+    def _draw(self, generator: np.random.Generator) -> tuple[int, np.ndarray]:
         scores = self.scores[generator.integers(len(self.scores))] + self.bandwidth * generator.standard_normal(self.modes)
         case = int(self._tree.query(scores)[1])
         if not self.residual:
-            return ShapeSample(case, self.model.reconstruct(scores * self.model.deviations[: self.modes]))
+            return case, self.model.reconstruct(scores * self.model.deviations[: self.modes])
         change = (scores - self.scores[case]) * self.model.deviations[: self.modes]
-        return ShapeSample(case, self.points[case] + np.tensordot(change, self.model.modes[: self.modes], axes=1))
+        return case, self.points[case] + np.tensordot(change, self.model.modes[: self.modes], axes=1)
 
-    def _usable(self, sample: ShapeSample) -> bool:
+    def _inside(self, case: int, points: np.ndarray) -> bool:
         half = (np.array(self.size) - 1) / 2 * self.spacing
-        real = self.points[sample.case]
         # where a real case is cut by the grid's border, so may its samples be
-        if (np.abs(sample.points) > np.maximum(half, np.abs(real).max(0))).any():
-            return False
-        folded = jacobian_determinant(warp_field(real, sample.points, self.size, self.spacing)) <= 0
-        return float(folded.double().mean()) <= self.folding
+        return bool((np.abs(points) <= np.maximum(half, np.abs(self.points[case]).max(0))).all())
 
 
 def warp_field(
@@ -141,7 +141,6 @@ def warp_field(
     points_to: np.ndarray | torch.Tensor,
     size: Sequence[int],
     spacing: Sequence[float],
-    device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """The smooth displacement that makes an image with a shape on ``points_from`` one with the shape on ``points_to``.
 
@@ -155,10 +154,9 @@ def warp_field(
         points_to: (M, 3), likewise.
         size: grid in voxels, (D, H, W).
         spacing: of the grid, (3,) mm.
-        device: of the result.
 
     Returns:
-        (1, 3, D, H, W) float32, voxels.
+        (1, 3, D, H, W) float32, voxels, on the CPU.
 
     Raises:
         ValueError: the points are not two times (M, 3) with M >= 4, or not finite; a side of the grid has fewer than three voxels, or the
@@ -181,37 +179,29 @@ def warp_field(
     step = (np.array(size) - 1) / (np.array(coarse) - 1) * spacing
     axes = [(np.arange(n) - (n - 1) / 2) * length for n, length in zip(coarse, step)]
     lattice = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    rest = _wendland(torch.cdist(torch.from_numpy(lattice / reach).to(device), scaled.to(device))) @ weights.to(device)
-    ddf = torch.from_numpy((motion.apply(lattice) - lattice) / step).to(device) + rest / torch.from_numpy(step).to(device)
+    rest = _wendland(torch.cdist(torch.from_numpy(lattice / reach), scaled)) @ weights
+    ddf = torch.from_numpy((motion.apply(lattice) - lattice) / step) + rest / torch.from_numpy(step)
     return resize_ddf(ddf.float().T.reshape(1, 3, *coarse), size)
 
 
-def warp_case(
-    image: torch.Tensor,
-    label: torch.Tensor,
-    points_from: np.ndarray | torch.Tensor,
-    points_to: np.ndarray | torch.Tensor,
-    spacing: Sequence[float],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A real case made into one of another shape, see :func:`warp_field`; what comes from outside the grid repeats its edge.
+def warp_case(image: torch.Tensor, label: torch.Tensor, field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A real case made into one of another shape; what comes from outside the grid repeats its edge.
 
     Args:
         image: (1, D, H, W).
         label: one-hot or probability map (C, D, H, W) on the same grid; warped linearly, so it comes back as probabilities.
-        points_from: the case's own points (M, 3), mm in the grid.
-        points_to: where they are to be, (M, 3).
-        spacing: of the grid, (3,) mm.
+        field: (1, 3, D, H, W), voxels, see :func:`warp_field`.
 
     Returns:
         image (1, D, H, W) and label (C, D, H, W) in the image's type, on its device.
 
     Raises:
-        ValueError: the two are no volumes of one grid, or as in :func:`warp_field`.
+        ValueError: the three are not of one grid.
     """
-    if image.ndim != 4 or label.ndim != 4 or image.shape[1:] != label.shape[1:]:
-        raise ValueError(f"expected image (1, D, H, W) and label (C, D, H, W), got {tuple(image.shape)} and {tuple(label.shape)}")
-    ddf = warp_field(points_from, points_to, image.shape[1:], spacing, image.device)
-    warped = warp(torch.cat((image, label.to(image)))[None], ddf)[0]
+    if image.ndim != 4 or label.ndim != 4 or image.shape[1:] != label.shape[1:] or field.shape != (1, 3, *image.shape[1:]):
+        shapes = " and ".join(str(tuple(part.shape)) for part in (image, label, field))
+        raise ValueError(f"expected image (1, D, H, W), label (C, D, H, W) and field (1, 3, D, H, W), got {shapes}")
+    warped = warp(torch.cat((image, label.to(image)))[None], field.to(image.device))[0]
     return warped[: len(image)], warped[len(image) :]
 
 

@@ -93,11 +93,10 @@ class ShapeDataset(CacheDataset):
             return super()._transform(index)
         drawn = self.augmentation.sample(1, first=index - len(self))[0]
         case = self[drawn.case]
-        image, label, points = (convert_to_tensor(case[key], track_meta=False) for key in ("image", "label", "points"))
+        image, label = (convert_to_tensor(case[key], track_meta=False) for key in ("image", "label"))
         one_hot = torch.cat([label == channel for channel in range(self.classes)]).float()
-        moved = torch.from_numpy(drawn.points).float()
-        image, one_hot = warp_case(image, one_hot, points, moved, self.augmentation.spacing)
-        return {"image": image, "label": one_hot.argmax(0, keepdim=True), "points": moved}
+        image, one_hot = warp_case(image, one_hot, drawn.field)
+        return {"image": image, "label": one_hot.argmax(0, keepdim=True), "points": torch.from_numpy(drawn.points).float()}
 
 
 def voxels_on_grid(case: Case, plan: Plan) -> np.ndarray:
