@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
-from torch import nn
 
 from deepatlas.networks import registration_from_plan
 from deepatlas.registering import Registrar
+from tools.bundle.checkpoint import Answering
 from tools.data.checks import check_pair
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
@@ -23,7 +22,7 @@ __all__ = ["AtlasSegmentation"]
 LEAST = 1e-6  # probability of a label that does not occur
 
 
-class AtlasSegmentation(nn.Module):
+class AtlasSegmentation(Answering):
     """Registers an atlas to the image and answers with the atlas' labels, carried along.
 
     Its state dictionary is that of the registration network inside.
@@ -59,11 +58,3 @@ class AtlasSegmentation(nn.Module):
         with torch.enable_grad():
             fields = [registrar.ddf(image[None], self.atlas) for image in images]
         return warp(self.labels.expand(len(images), -1, -1, -1, -1), torch.cat(fields).detach()).clamp_min(LEAST).log()
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Of the registration network."""
-        return self.network.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Into the registration network."""
-        return self.network.load_state_dict(state_dict, *args, **kwargs)

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from multidomain_segmentation.union import union_channels, union_names
-from tools.bundle.checkpoint import load_weights, plain
+from tools.bundle.checkpoint import Answering, load_weights, plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.domain_plan import DomainPlan
@@ -95,7 +95,7 @@ def learning_parameters(network: nn.Module, domains: Sequence[str] = ()) -> Iter
     return (parameter for name in domains for parameter in domain_parameters(plain(network), name))
 
 
-class DomainNetwork(nn.Module):
+class DomainNetwork(Answering):
     """A tensor in, a tensor out: the network on slices, or on whole volumes slice by slice, of one domain a call.
 
     Slices smaller than the plan's patch are padded with zeros on both sides, as the crops it was trained on are: a network learns where
@@ -162,14 +162,6 @@ class DomainNetwork(nn.Module):
         noted = images.meta.get("domain") if isinstance(images, MetaTensor) else None
         noted = noted[0] if isinstance(noted, (list, tuple)) and noted else noted
         return noted or self.plan.names[0]
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Of the network inside."""
-        return self.network.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Into the network inside."""
-        return self.network.load_state_dict(state_dict, *args, **kwargs)
 
 
 def _not_negative(length: Any) -> Any:
