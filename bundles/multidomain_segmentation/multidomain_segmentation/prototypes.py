@@ -2,9 +2,11 @@
 
 A volume's description under the norms of domain k is the mean and the standard deviation, over some of its slices and their pixels,
 of every channel of the encoder at every scale: what the projection of the contrastive term pools, before the projection, which
-under norms k has only ever seen domain k and may answer the same to anything. A prototype holds the mean and the spread of the
-descriptions of a domain's training volumes; distances count in that spread. The nearest domain is the one whose distance is smallest
-in parts of its threshold, which lies beyond the domain's own volumes, and before those of the other domains.
+under norms k has only ever seen domain k and may answer the same to anything. A prototype holds the mean and the covariance of the
+descriptions of a domain's training volumes, shrunk by at least as much as Ledoit and Wolf (2004) say, for there are more features than
+volumes; distances are Mahalanobis'. What no training volume varies in counts most: that is what tells another anatomy whose
+intensities are alike. The nearest domain is the one whose distance is smallest in parts of its threshold, which lies beyond the
+domain's own volumes, and before those of the other domains.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import nn
 
 from multidomain_segmentation.networks import network_from_plan
@@ -34,12 +38,15 @@ from tools.networks.multidomain_unet import MultiDomainSegmentation
 
 __all__ = ["DomainFinder", "Found", "Prototype", "PrototypeWriter", "describe", "fit_prototype", "load_prototypes", "make_prototypes"]
 
-VERSION = 1
+VERSION = 2
 SLICES = 16  # of a volume, evenly spread, that describe it
 OTHERS = 6  # volumes of each other domain that a threshold keeps away from
-FLOOR = 0.2  # least spread, relative to the mean: few volumes underestimate it
+FLOOR = 0.4  # least spread, relative to the mean, over the root of the volumes' number: few volumes underestimate it
 MARGIN = 0.4  # by how much of the distance of the farthest training volume the threshold lies beyond it, at least
 FEW = 1.6  # the same, over the root of their number: the farthest of a few volumes is not far
+AXES = 32  # of the covariance, at most, that a prototype keeps
+GROUPS = 16  # into which volumes are dealt, at most, to be measured against the others
+SCATTER = 4  # volumes for which equal scatter in all directions counts: few do not show in which directions there is more
 CLOSE = 1.1  # the same, at least, where other domains are as near
 
 logger = logging.getLogger("prototypes")
@@ -52,6 +59,9 @@ class Prototype:
     Attributes:
         mean: of the descriptions (F,).
         spread: of the descriptions (F,), positive.
+        axes: (K, F), orthonormal: main axes of the descriptions in units of their spread.
+        variances: along these axes (K,), shrunk.
+        rest: variance in every other direction.
         threshold: greatest distance of a volume that may be one of the domain's; None where nothing is known to set it by.
         volumes: number of training volumes.
         own: greatest distance of a training volume from the prototype of all others, None where there is but one.
@@ -60,14 +70,38 @@ class Prototype:
 
     mean: list[float]
     spread: list[float]
+    axes: list[list[float]]
+    variances: list[float]
+    rest: float
     threshold: float | None
     volumes: int
     own: float | None = None
     others: float | None = None
 
     def distance(self, description: torch.Tensor) -> float:
-        """Root of the mean squared difference (F,) in units of the spread."""
-        return _distance(description, torch.tensor(self.mean).double(), torch.tensor(self.spread).double())
+        """Mahalanobis' distance of a description (F,) from the mean, over the root of F."""
+        return self._shape.distance(description)
+
+    @cached_property
+    def _shape(self) -> _Shape:
+        parts = (torch.tensor(part, dtype=torch.float64) for part in (self.mean, self.spread, self.axes, self.variances))
+        return _Shape(*parts, self.rest)
+
+
+class _Shape(NamedTuple):
+    """Mean and covariance of descriptions, as :class:`Prototype` keeps them."""
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+    axes: torch.Tensor
+    variances: torch.Tensor
+    rest: float
+
+    def distance(self, description: torch.Tensor) -> float:
+        difference = (description.double() - self.mean) / self.spread
+        along = self.axes.reshape(-1, len(difference)) @ difference
+        beside = (difference.square().sum() - along.square().sum()).clamp_min(0)
+        return float((((along.square() / self.variances).sum() + beside / self.rest) / len(difference)).sqrt())
 
 
 class Found(NamedTuple):
@@ -119,32 +153,37 @@ def fit_prototype(own: torch.Tensor, others: torch.Tensor | None = None, stray: 
         others: descriptions (m, F) of other domains' volumes under this domain's norms.
         stray: how far volumes of other domains lie from the prototypes of theirs: a few volumes of this one cannot tell alone.
     """
-    mean, spread = _moments(own)
-    reach = _reach(own)
-    near = min((_distance(other, mean, spread) for other in others), default=None) if others is not None else None
+    shape, reach = _fit(own), _reach(own)
+    near = min((shape.distance(other) for other in others), default=None) if others is not None else None
     threshold = (1 + max(MARGIN, FEW / len(own) ** 0.5)) * max(reach or 0.0, stray) or None
     if near is not None:
         limit = near / 2 if reach is None else max(CLOSE * reach, (reach * near) ** 0.5)
         threshold = limit if threshold is None else min(threshold, limit)
-    return Prototype(mean.tolist(), spread.tolist(), threshold, len(own), reach, near)
+    mean, spread, axes, variances = (part.tolist() for part in shape[:4])
+    axes = [[float(f"{value:.6g}") for value in axis] for axis in axes]
+    return Prototype(mean, spread, axes, variances, shape.rest, threshold, len(own), reach, near)
 
 
 def _reach(own: torch.Tensor) -> float | None:
     """Greatest distance of a volume from the prototype of the others; from one that it is part of, a volume of few is always near."""
     if len(own) < 2:
         return None
-    return max(_distance(own[i], *_moments(torch.cat((own[:i], own[i + 1 :])))) for i in range(len(own)))
+    group = torch.arange(len(own)) % GROUPS
+    return max(shape.distance(volume) for k in group.unique() for shape in [_fit(own[group != k])] for volume in own[group == k])
 
 
-def _moments(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    mean = own.mean(0)
-    variance = own.var(0) if len(own) > 1 else torch.zeros_like(mean)
-    floor = FLOOR * mean.abs() + 0.2 * FLOOR * mean.square().mean().sqrt() + 1e-12
-    return mean, (variance + floor**2).sqrt()
-
-
-def _distance(description: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> float:
-    return float(((description - mean) / spread).square().mean().sqrt())
+def _fit(own: torch.Tensor) -> _Shape:
+    mean, count = own.mean(0), len(own)
+    variance = own.var(0) if count > 1 else torch.zeros_like(mean)
+    floor = FLOOR / count**0.5 * (mean.abs() + 0.2 * mean.square().mean().sqrt()) + 1e-12
+    spread = (variance + floor**2).sqrt()
+    values = (own - mean) / spread
+    shrinkage = max(float(ledoit_wolf_shrinkage(values.numpy())) if count > 1 else 1.0, SCATTER / (count + SCATTER))
+    _, singular, axes = torch.linalg.svd(values, full_matrices=False)
+    kept = min(AXES, count - 1)
+    variances = singular[:kept].square() / max(count - 1, 1)
+    # towards the spread in all directions, of which the floor is a part
+    return _Shape(mean, spread, axes[:kept], (1 - shrinkage) * variances + shrinkage, shrinkage)
 
 
 @torch.no_grad()
@@ -237,7 +276,7 @@ class PrototypeWriter:
         if self.rank == 0:
             engine.add_event_handler(Events.COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Engine | None = None) -> None:
         """Describe all training volumes, and write."""
         network, training = plain(self.network), plain(self.network).training
         known = load_prototypes(self.before) if self.before is not None and Path(self.before).is_file() else {}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from sklearn.covariance import ledoit_wolf_shrinkage
 
 from multidomain_segmentation.prototypes import DomainFinder, Prototype, fit_prototype, load_prototypes
 from tools.bundle.errors import cause
@@ -15,9 +16,34 @@ def cloud(centre: float, count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 20, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + centre
 
 
-def test_distance_counts_in_the_spread():
-    prototype = Prototype(mean=[1.0, 2.0], spread=[0.5, 2.0], threshold=1.0, volumes=3)
-    assert prototype.distance(torch.tensor([2.0, 4.0], dtype=torch.float64)) == pytest.approx(((2**2 + 1**2) / 2) ** 0.5)
+def test_distance_is_that_of_mahalanobis():
+    """In units of the spread (2, 1); by hand along (0.6, 0.8): 2, and across: -1."""
+    prototype = Prototype([1.0, 2.0], [0.5, 2.0], axes=[[0.6, 0.8]], variances=[4.0], rest=0.25, threshold=1.0, volumes=3)
+    assert prototype.distance(torch.tensor([2.0, 4.0], dtype=torch.float64)) == pytest.approx(((2**2 / 4 + 1**2 / 0.25) / 2) ** 0.5)
+
+
+def test_covariance_is_shrunk_towards_the_spread():
+    own = cloud(5, 60)
+    own[:, :3] += torch.linspace(-9, 9, 60, dtype=torch.float64)[:, None]
+    prototype, mean = fit_prototype(own), own.mean(0)
+    spread = torch.tensor(prototype.spread, dtype=torch.float64)
+    share = prototype.rest
+    assert share == pytest.approx(max(ledoit_wolf_shrinkage(((own - mean) / spread).numpy()), 4 / 64))
+    expected = (1 - share) * torch.cov(((own - mean) / spread).T) + share * torch.eye(20)
+    for other in cloud(7, 4, 1):
+        difference = (other - mean) / spread
+        assert prototype.distance(other) == pytest.approx(
+            (difference @ torch.linalg.solve(expected, difference) / 20).sqrt().item(), rel=1e-4
+        )
+
+
+def test_a_direction_in_which_no_volume_varies_counts_most():
+    own = cloud(5, 12)
+    own[:, 1] = own[:, 0]
+    prototype, mean = fit_prototype(own), own.mean(0)
+    along, across = torch.zeros(20).double(), torch.zeros(20).double()
+    along[:2], across[0], across[1] = 1, 1, -1
+    assert prototype.distance(mean + across) > 1.1 * prototype.distance(mean + along)
 
 
 def test_own_volumes_are_near_and_others_far():
@@ -85,7 +111,7 @@ def test_no_prototypes(model, tmp_path, domains):
     assert cause(caught.value) is caught.value
 
 
-@pytest.mark.parametrize("content", [{}, {"version": 1, "domains": {"a": {}}}, []])
+@pytest.mark.parametrize("content", [{}, {"version": 2, "domains": {"a": {}}}, []])
 def test_a_file_without_prototypes(tmp_path, content):
     (tmp_path / "domains.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="holds no prototypes"):
