@@ -116,3 +116,12 @@ def test_a_file_without_prototypes(tmp_path, content):
     (tmp_path / "domains.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="holds no prototypes"):
         load_prototypes(tmp_path / "domains.json")
+
+
+def test_a_trained_model_is_described_anew(bundle_call, model, domains, tiny, tmp_path):
+    options = {**tiny, "splits_file": model / "splits.json", "dataset_dir": domains, "model_dir": model, "output_dir": tmp_path}
+    bundle_call("describing", "train", "evaluate", **options)
+    made, before = (load_prototypes(folder / "domains.json") for folder in (tmp_path, model))
+    for name, prototype in made.items():
+        assert prototype.mean == pytest.approx(before[name].mean)
+        assert prototype.threshold == pytest.approx(before[name].threshold)
