@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,8 +126,12 @@ class DomainRunData(RunData):
 
     @property
     def train(self) -> list[dict[str, str]]:
-        """Labelled training cases as MONAI data dictionaries; the method learns from no others."""
-        return [case for split in self.splits.values() for case in domain_dictionaries(split.labelled)]
+        """Labelled training cases as MONAI data dictionaries, with the "patient"; the method learns from no others."""
+        return [
+            case | {"patient": re.search(split.record.get("group_pattern") or "(?s).*", case["name"]).group()}
+            for split in self.splits.values()
+            for case in domain_dictionaries(split.labelled)
+        ]
 
     @property
     def validation(self) -> list[dict[str, str]]:

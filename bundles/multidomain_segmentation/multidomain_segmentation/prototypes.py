@@ -145,17 +145,20 @@ def _describe(network: MultiDomainSegmentation, volume: np.ndarray, affine: np.n
     return torch.cat([part for maps in pooled for part in (maps.mean(1), maps.std(1))]).cpu()
 
 
-def fit_prototype(own: torch.Tensor, others: torch.Tensor | None = None, stray: float = 0.0) -> Prototype:
+def fit_prototype(
+    own: torch.Tensor, others: torch.Tensor | None = None, stray: float = 0.0, patients: Sequence[str] | None = None
+) -> Prototype:
     """Prototype of a domain.
 
     Args:
         own: descriptions (n, F) of its training volumes.
         others: descriptions (m, F) of other domains' volumes under this domain's norms.
         stray: how far volumes of other domains lie from the prototypes of theirs: a few volumes of this one cannot tell alone.
+        patients: whose volume each of ``own`` is; by default all are of different ones.
     """
-    shape, reach = _fit(own), _reach(own)
+    shape, reach = _fit(own), _reach(own, patients)
     near = min((shape.distance(other) for other in others), default=None) if others is not None else None
-    threshold = (1 + max(MARGIN, FEW / len(own) ** 0.5)) * max(reach or 0.0, stray) or None
+    threshold = (1 + max(MARGIN, FEW / len(set(patients or range(len(own)))) ** 0.5)) * max(reach or 0.0, stray) or None
     if near is not None:
         limit = near / 2 if reach is None else max(CLOSE * reach, (reach * near) ** 0.5)
         threshold = limit if threshold is None else min(threshold, limit)
@@ -164,11 +167,13 @@ def fit_prototype(own: torch.Tensor, others: torch.Tensor | None = None, stray: 
     return Prototype(mean, spread, axes, variances, shape.rest, threshold, len(own), reach, near)
 
 
-def _reach(own: torch.Tensor) -> float | None:
-    """Greatest distance of a volume from the prototype of the others; from one that it is part of, a volume of few is always near."""
-    if len(own) < 2:
+def _reach(own: torch.Tensor, patients: Sequence[str] | None = None) -> float | None:
+    """Greatest distance of a volume from the prototype of other patients'; from one that it is part of, a volume of few is always near."""
+    patients = list(patients or range(len(own)))
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    if len(numbers) < 2:
         return None
-    group = torch.arange(len(own)) % GROUPS
+    group = torch.tensor([numbers[patient] for patient in patients]) % GROUPS
     return max(shape.distance(volume) for k in group.unique() for shape in [_fit(own[group != k])] for volume in own[group == k])
 
 
@@ -199,7 +204,7 @@ def make_prototypes(
     Args:
         network: the trained network, in evaluation mode.
         plan: the plan of all domains.
-        cases: with "image" (path) and "domain" (name).
+        cases: with "image" (path), "domain" (name) and, where volumes may be of one, "patient".
         domains: names of the domains to make prototypes of, by default all that occur; the others' cases still say what they are not.
         stray: see :func:`fit_prototype`; what the domains' own volumes say counts beside it.
 
@@ -210,6 +215,7 @@ def make_prototypes(
     names = [name for name in plan.names if name in occurring and (domains is None or name in domains)]
     own: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     others: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    patients: dict[str, list[str]] = {name: [] for name in names}
     seen: Counter[str] = Counter()
     for case in cases:
         domain = case["domain"]
@@ -218,11 +224,14 @@ def make_prototypes(
         for name in names:
             if name == domain:
                 own[name].append(_describe(network, *volume, plan, name))
+                patients[name].append(case.get("patient") or str(case["image"]))
             elif seen[domain] <= OTHERS:
                 others[name].append(_describe(network, *volume, plan, name))
     described = {name: torch.stack(own[name]) for name in names}
-    stray = max([stray, *(_reach(volumes) or 0.0 for volumes in described.values())])
-    return {name: fit_prototype(described[name], torch.stack(others[name]) if others[name] else None, stray) for name in names}
+    stray = max([stray, *(_reach(volumes, patients[name]) or 0.0 for name, volumes in described.items())])
+    return {
+        name: fit_prototype(described[name], torch.stack(others[name]) if others[name] else None, stray, patients[name]) for name in names
+    }
 
 
 def load_prototypes(path: str | os.PathLike) -> dict[str, Prototype]:

@@ -71,6 +71,14 @@ def test_without_other_domains(volumes, factor):
     assert prototype.others is None
 
 
+def test_volumes_of_one_patient_are_left_out_together():
+    """Each volume twice: beside its double, a volume would look near."""
+    once, noise = cloud(5, 6), 1e-3 * cloud(0, 6, 7)
+    twice, patients = torch.stack((once, once + noise), 1).flatten(0, 1), [str(k // 2) for k in range(12)]
+    assert fit_prototype(twice, patients=patients).own > 1.2 * fit_prototype(twice).own
+    assert fit_prototype(twice, patients=["1"] * 12).own is None
+
+
 def test_other_domains_say_how_far_volumes_stray():
     own, prototype = cloud(5, 4), fit_prototype(cloud(5, 4), stray=7.0)
     assert prototype.threshold == pytest.approx(1.8 * 7)
