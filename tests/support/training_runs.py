@@ -32,15 +32,16 @@ def assert_same_files(first: Path, second: Path, names: Sequence[str]) -> None:
         _assert_same(*(torch.load(folder / name, weights_only=True) for folder in (first, second)), name)
 
 
-def assert_alike(first: Path, second: Path, weights: str) -> None:
-    """The weights that one process and two have learnt agree up to rounding, and either kind can resume what the other wrote."""
+def assert_alike(first: Path, second: Path, weights: str, position: tuple[int, int]) -> None:
+    """The weights that one process and two have learnt agree up to rounding, and either kind can resume what the other wrote, at this
+    epoch and iteration."""
     one, two = (torch.load(folder / weights, weights_only=True) for folder in (first, second))
     assert one.keys() == two.keys()
     for key in one:
         torch.testing.assert_close(two[key], one[key], atol=1e-3, rtol=1e-2)
     one, two = (torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (first, second))
     assert one["objects"]["network"].keys() == two["objects"]["network"].keys()
-    assert (one["epoch"], one["iteration"]) == (two["epoch"], two["iteration"])
+    assert (one["epoch"], one["iteration"]) == (two["epoch"], two["iteration"]) == position
 
 
 def _assert_same(first: Any, second: Any, where: str) -> None:

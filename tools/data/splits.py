@@ -28,6 +28,7 @@ from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 
 __all__ = [
+    "case_groups",
     "FRAMES",
     "Split",
     "apply_split",
@@ -126,7 +127,7 @@ def make_splits(
     folds = 1 if folds == "all" else _number("folds", folds, least=1)
     split_seed, holdout = _number("split_seed", split_seed), _number("holdout", holdout, least=0)
     group_pattern = group_pattern or dataset.group_by
-    group = _groups(dataset, group_pattern)
+    group = case_groups(dataset, group_pattern)
     kept, report = report_split(set(group.values()), holdout, split_seed) if holdout else (sorted(set(group.values())), [])
     names = [name for name in group if group[name] in set(kept)]
     if not names:
@@ -396,7 +397,7 @@ def _limited(
     rotation: float = 0.0,
 ) -> list[str]:
     """Names of the training cases whose labels are used: groups in their seeded order, from the place ``rotation`` (0 .. 1) on."""
-    train, group = set(train), _groups(dataset, group_pattern)
+    train, group = set(train), case_groups(dataset, group_pattern)
     labelled = [case.name for case in dataset.cases if case.label is not None]
     trained = {group[name] for name in labelled if name in train}
     limit = _limit(label_limit)
@@ -427,8 +428,12 @@ def _number(name: str, value: Any, least: int | None = None) -> int:
     return int(value)
 
 
-def _groups(dataset: Dataset, pattern: str | None) -> dict[str, str]:
-    """Case name to the name of its group: the first match of the pattern, or without one the case itself."""
+def case_groups(dataset: Dataset, pattern: str | None) -> dict[str, str]:
+    """Case name to the name of its group (its patient): the first match of the pattern, or without one the case itself.
+
+    Raises:
+        DataError: the pattern is no regular expression, or does not match the name of a case.
+    """
     if not pattern:
         return {case.name: case.name for case in dataset.cases}
     try:

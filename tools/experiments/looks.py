@@ -23,19 +23,19 @@ def looks(run: Path, tag: str) -> dict[int, float]:
     Returns:
         empty where the training has not logged it.
     """
-    files = sorted((run / "tensorboard").glob("events.out.tfevents.*"))
-    return dict(_read(tuple(files), tuple(file.stat().st_mtime_ns for file in files), tag))
+    found: dict[int, float] = {}
+    for file in sorted((run / "tensorboard").glob("events.out.tfevents.*")):
+        events = _read(file, file.stat().st_mtime_ns)
+        if tag in events.Tags()["scalars"]:
+            found |= {event.step: event.value for event in events.Scalars(tag)}
+    return found
 
 
 @cache
-def _read(files: tuple[Path, ...], times: tuple[int, ...], tag: str) -> tuple[tuple[int, float], ...]:
-    found = {}
-    for file in files:
-        # validation is far less frequent than steps, of which as few as possible are kept
-        events = EventAccumulator(str(file), size_guidance={"scalars": 1000}).Reload()
-        if tag in events.Tags()["scalars"]:
-            found |= {event.step: event.value for event in events.Scalars(tag)}
-    return tuple(sorted(found.items()))
+def _read(file: Path, changed: int) -> EventAccumulator:
+    """A table is written after every run, and asks for the metrics of all domains: a file is read once, until it has changed."""
+    # validation is far less frequent than steps, of which as few as possible are kept
+    return EventAccumulator(str(file), size_guidance={"scalars": 1000}).Reload()
 
 
 def summarise_looks(curves: Sequence[dict[int, float]]) -> dict[str, Any] | None:

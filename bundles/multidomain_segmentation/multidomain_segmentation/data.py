@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from tools.data.domains import Domains, check_domains, read_domains
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 from tools.data.slices import SliceCase
-from tools.data.splits import Split, read_domain_splits, select_domains
+from tools.data.splits import Split, case_groups, read_domain_splits, select_domains
 
 __all__ = ["DomainRunData", "GivenDomains", "case_transforms", "chosen_names", "domain_dictionaries"]
 
@@ -127,11 +126,11 @@ class DomainRunData(RunData):
     @property
     def train(self) -> list[dict[str, str]]:
         """Labelled training cases as MONAI data dictionaries, with the "patient"; the method learns from no others."""
-        return [
-            case | {"patient": re.search(split.record.get("group_pattern") or "(?s).*", case["name"]).group()}
-            for split in self.splits.values()
-            for case in domain_dictionaries(split.labelled)
-        ]
+        cases = []
+        for name, split in self.splits.items():
+            patients = case_groups(self.domains[name], split.record.get("group_pattern"))
+            cases += [case | {"patient": patients[case["name"]]} for case in domain_dictionaries(split.labelled)]
+        return cases
 
     @property
     def validation(self) -> list[dict[str, str]]:

@@ -156,9 +156,13 @@ def fit_prototype(
         stray: how far volumes of other domains lie from the prototypes of theirs: a few volumes of this one cannot tell alone.
         patients: whose volume each of ``own`` is; by default all are of different ones.
     """
-    shape, reach = _fit(own), _reach(own, patients)
+    return _prototype(own, _reach(own, patients), others, stray, len(set(patients or range(len(own)))))
+
+
+def _prototype(own: torch.Tensor, reach: float | None, others: torch.Tensor | None, stray: float, patients: int) -> Prototype:
+    shape = _fit(own)
     near = min((shape.distance(other) for other in others), default=None) if others is not None else None
-    threshold = (1 + max(MARGIN, FEW / len(set(patients or range(len(own)))) ** 0.5)) * max(reach or 0.0, stray) or None
+    threshold = (1 + max(MARGIN, FEW / patients**0.5)) * max(reach or 0.0, stray) or None
     if near is not None:
         limit = near / 2 if reach is None else max(CLOSE * reach, (reach * near) ** 0.5)
         threshold = limit if threshold is None else min(threshold, limit)
@@ -228,10 +232,10 @@ def make_prototypes(
             elif seen[domain] <= OTHERS:
                 others[name].append(_describe(network, *volume, plan, name))
     described = {name: torch.stack(own[name]) for name in names}
-    stray = max([stray, *(_reach(volumes, patients[name]) or 0.0 for name, volumes in described.items())])
-    return {
-        name: fit_prototype(described[name], torch.stack(others[name]) if others[name] else None, stray, patients[name]) for name in names
-    }
+    reaches = {name: _reach(described[name], patients[name]) for name in names}
+    stray = max([stray, *(reach or 0.0 for reach in reaches.values())])
+    foreign = {name: torch.stack(others[name]) if others[name] else None for name in names}
+    return {name: _prototype(described[name], reaches[name], foreign[name], stray, len(set(patients[name]))) for name in names}
 
 
 def load_prototypes(path: str | os.PathLike) -> dict[str, Prototype]:

@@ -111,7 +111,7 @@ def model(train: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
             "validation_interval": 4,
             "holdout": 2,
             "learning_rate": 0.01,
-            "prior_learning_rate": 0.02,
+            "prior_learning_rate": 0.03,
         },
     )
 

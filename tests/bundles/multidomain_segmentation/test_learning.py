@@ -25,7 +25,7 @@ def test_both_networks_learn(model):
     prior, network = values["step/prior/disc"], values["step/network/segmentation"]
     assert len(prior) == 13  # 0.2 of 1.2
     assert len(network) == 67
-    assert sum(prior[-3:]) < 0.95 * sum(prior[:3])
+    assert sum(prior[-3:]) < 0.9 * sum(prior[:3])
     assert sum(network[-5:]) < 0.6 * sum(network[:5])
     assert max(values["step/network/prior"]) > 0
     assert max(values["step/network/contrastive"]) > 0
