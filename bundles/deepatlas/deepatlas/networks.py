@@ -30,7 +30,11 @@ def registration_from_plan(plan: Plan, **options: Any) -> RegistrationNetwork:
 
 
 def segmentation_network(
-    num_classes: int, architecture: str = "pyramid", backbone: str = "conv", channels: Sequence[int] = (32, 64, 96, 128)
+    num_classes: int,
+    architecture: str = "pyramid",
+    backbone: str = "conv",
+    channels: Sequence[int] = (32, 64, 96, 128),
+    fine_channels: Sequence[int] = (8,),
 ) -> nn.Module:
     """F_S: (B, 1, D, H, W) to logits (B, num_classes, D, H, W), sides in multiples of 16.
 
@@ -39,12 +43,13 @@ def segmentation_network(
         architecture: "pyramid", the registration network's feature pyramid with a sub-pixel head, or "unet", MONAI's residual U-Net.
         backbone: encoder of the pyramid, "conv" or "swin".
         channels: channels of the levels, finest first.
+        fine_channels: channels of the pyramid's blocks at full resolution.
 
     Raises:
         ValueError: the architecture or the backbone is unknown.
     """
     if architecture == "pyramid":
-        return PyramidSegmentation(_features(backbone, channels), num_classes)
+        return PyramidSegmentation(_features(backbone, channels), num_classes, fine_channels)
     if architecture != "unet":
         raise ValueError(f"architecture must be 'pyramid' or 'unet', not {architecture!r}")
     return UNet(
