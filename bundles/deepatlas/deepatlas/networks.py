@@ -46,7 +46,7 @@ def segmentation_network(
         fine_channels: channels of the pyramid's blocks at full resolution.
 
     Raises:
-        ValueError: the architecture or the backbone is unknown.
+        ValueError: the architecture or the backbone is unknown, or the pyramid has no block at full resolution.
     """
     if architecture == "pyramid":
         return PyramidSegmentation(_features(backbone, channels), num_classes, fine_channels)
