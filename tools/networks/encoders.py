@@ -12,7 +12,7 @@ import torch
 from monai.networks.nets.swin_unetr import SwinTransformer
 from torch import nn
 
-__all__ = ["Conv3d", "ConvEncoder", "SwinEncoder", "conv_block"]
+__all__ = ["Conv3d", "ConvEncoder", "SwinEncoder", "conv_block", "safe_convolutions"]
 
 
 class Conv3d(nn.Conv3d):
@@ -27,6 +27,14 @@ class Conv3d(nn.Conv3d):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(image.float())
         return super().forward(image)
+
+
+def safe_convolutions(network: nn.Module) -> nn.Module:
+    """Make the plain convolutions of a library's network such as :class:`Conv3d`, in place; weights and their names stay."""
+    for module in network.modules():
+        if type(module) is nn.Conv3d:
+            module.__class__ = Conv3d
+    return network
 
 
 def conv_block(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:

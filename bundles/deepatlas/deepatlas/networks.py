@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from monai.networks.nets import UNet
+from monai.networks.nets import DynUNet, UNet
 from torch import nn
 
 from tools.bundle.overrides import to_bool
 from tools.data.plan import Plan
-from tools.networks.encoders import ConvEncoder, SwinEncoder
+from tools.networks.encoders import ConvEncoder, SwinEncoder, safe_convolutions
 from tools.networks.registration import FeaturePyramid, RegistrationNetwork, VelocityDecoder
 from tools.networks.segmentation import PyramidSegmentation
 
@@ -40,9 +40,10 @@ def segmentation_network(
 
     Args:
         num_classes: with the background.
-        architecture: "pyramid", the registration network's feature pyramid with a sub-pixel head, or "unet", MONAI's residual U-Net.
+        architecture: "pyramid", the registration network's feature pyramid with a sub-pixel head; "dynunet", MONAI's rebuild of nnU-Net's
+            plain U-Net; or "unet", MONAI's residual U-Net.
         backbone: encoder of the pyramid, "conv" or "swin".
-        channels: channels of the levels, finest first.
+        channels: channels of the levels, finest first: the pyramid's begin at half resolution, dynunet's at the full one.
         fine_channels: channels of the pyramid's blocks at full resolution.
 
     Raises:
@@ -50,17 +51,13 @@ def segmentation_network(
     """
     if architecture == "pyramid":
         return PyramidSegmentation(_features(backbone, channels), num_classes, fine_channels)
-    if architecture != "unet":
-        raise ValueError(f"architecture must be 'pyramid' or 'unet', not {architecture!r}")
-    return UNet(
-        spatial_dims=3,
-        in_channels=1,
-        out_channels=num_classes,
-        channels=tuple(channels),
-        strides=(2,) * (len(channels) - 1),
-        num_res_units=2,
-        norm=("instance", {"affine": True}),
-    )
+    levels, norm = len(channels), ("instance", {"affine": True})
+    if architecture == "dynunet":
+        strides = (1,) + (2,) * (levels - 1)
+        return safe_convolutions(DynUNet(3, 1, num_classes, (3,) * levels, strides, strides[1:], tuple(channels), norm_name=norm))
+    if architecture == "unet":
+        return safe_convolutions(UNet(3, 1, num_classes, tuple(channels), (2,) * (levels - 1), num_res_units=2, norm=norm))
+    raise ValueError(f"architecture must be 'pyramid', 'dynunet' or 'unet', not {architecture!r}")
 
 
 def _features(backbone: str, channels: Sequence[int]) -> FeaturePyramid:

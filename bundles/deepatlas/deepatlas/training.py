@@ -37,6 +37,7 @@ class DeepAtlasUpdate:
         num_classes: C, with the background.
         registration_loss, segmentation_loss: the losses; defaults as documented there.
         augmentation: None switches it off.
+        registration_augmentation: of the steps of F_R, whose images stay as bright as they are; None: as ``augmentation``.
         seed: with the step's number the only source of randomness.
         precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.autocast_dtype`).
         max_norm: gradients are clipped to this norm.
@@ -77,6 +78,7 @@ class DeepAtlasUpdate:
         teacher_decay: float = 0.0,
         hard_answers: bool | str = False,
         background_weight: float = 1.0,
+        registration_augmentation: Augmentation | None = None,
     ) -> None:
         if not 0 <= teacher_decay < 1:
             raise ValueError(f"teacher_decay must be at least 0 and below 1, not {teacher_decay}")
@@ -87,7 +89,8 @@ class DeepAtlasUpdate:
         self.schedule, self.num_classes = schedule, num_classes
         self.registration_loss = RegistrationLoss() if registration_loss is None else registration_loss
         self.segmentation_loss = SegmentationLoss() if segmentation_loss is None else segmentation_loss
-        self.augmentation, self.seed, self.max_norm, self.rank = augmentation, int(seed), max_norm, rank
+        self.augmentation, self.registration_augmentation = augmentation, registration_augmentation or augmentation
+        self.seed, self.max_norm, self.rank = int(seed), max_norm, rank
         self.finetune, self.hard_answers, self.background_weight = to_bool(finetune), to_bool(hard_answers), background_weight
         self.teacher = AveragedModel(plain(segmentation), multi_avg_fn=get_ema_multi_avg_fn(teacher_decay)).eval()
         if any(stage.share_features for stage in schedule.stages) and not self.finetune:
@@ -145,7 +148,7 @@ class DeepAtlasUpdate:
             batch: as :func:`deepatlas.sampling.collate_pairs` makes it.
             device: where to compute.
             step: number of the step, which with the seed decides the augmentation.
-            intensities: whether the second result differs from the first.
+            intensities: whether the second result differs from the first, as F_S learns; else the augmentation is that of F_R.
             answers: "soft" or "hard": the teacher's answers stand in for missing labels, as probabilities or as most probable
                 classes. It is shown the images as they are, and its answers are deformed with them: it knows those images best, and
                 the network learns to answer alike whatever the pose. None: missing labels stay empty.
@@ -157,16 +160,17 @@ class DeepAtlasUpdate:
         if answers and not labelled.all():
             one_hot[~labelled] = self.answer(image[~labelled], hard=answers == "hard")
         augmented = image
-        if self.augmentation is not None:
+        augmentation = self.augmentation if intensities else self.registration_augmentation
+        if augmentation is not None:
             pairs = len(image) // 2
             for pair in range(pairs):
                 # Seeded per pair of the whole batch, so that splitting a batch over processes changes nothing.
                 generator = seeded_generator(self.seed, step, self.rank * pairs + pair)
                 rows = [pair, pair + pairs]
-                image[rows], one_hot[rows] = self.augmentation.deform(image[rows], one_hot[rows], generator)
+                image[rows], one_hot[rows] = augmentation.deform(image[rows], one_hot[rows], generator)
                 if intensities:
                     augmented = image.clone() if augmented is image else augmented
-                    augmented[rows] = self.augmentation.intensities(image[rows], generator)
+                    augmented[rows] = augmentation.intensities(image[rows], generator)
         return image, augmented, one_hot, labelled
 
     def stands_in(self, stage: Stage, name: str) -> str | None:

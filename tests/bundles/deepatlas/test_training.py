@@ -291,6 +291,15 @@ def test_registration_is_shown_images_without_intensity_changes():
     torch.testing.assert_close(made.networks["registration"].seen[0][0], data["image"][:1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("learning", ["segmentation", "registration"])
+def test_each_network_has_its_own_augmentation(learning):
+    still, moving = (Augmentation(rotation=0, scaling=0, translation=t, elastic=0, probability=0) for t in (0, 3))
+    made = update(CARRIED, still, registration_augmentation=moving)
+    data = batch(CASES["fixed"])
+    images, *_ = made.prepare({k: v.clone() for k, v in data.items()}, torch.device("cpu"), 0, intensities=learning == "segmentation")
+    assert torch.allclose(images, data["image"], atol=1e-5) is (learning == "segmentation")
+
+
 def test_augmentation_depends_on_seed_step_and_place_in_the_whole_batch():
     data = batch([True] * 8)
 

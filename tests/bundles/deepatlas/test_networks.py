@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from deepatlas.networks import segmentation_network
+from tools.networks.encoders import Conv3d
+
+SIZES = {
+    "pyramid": {"channels": (4, 6, 8), "fine_channels": (4,)},
+    "dynunet": {"channels": (4, 6, 8, 8, 8)},
+    "unet": {"channels": (4, 6, 8)},
+}
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_logits_lie_on_the_grid_of_the_image(architecture):
+    network = segmentation_network(3, architecture, **SIZES[architecture])
+    assert network(torch.rand(2, 1, 16, 32, 48)).shape == (2, 3, 16, 32, 48)
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_every_parameter_learns(architecture):
+    torch.manual_seed(0)
+    network = segmentation_network(3, architecture, **SIZES[architecture])
+    network(torch.rand(2, 1, 32, 32, 32)).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_dynunet_begins_at_full_resolution():
+    network = segmentation_network(2, "dynunet", channels=(4, 6, 8))
+    seen = {}
+    for name in ("input_block", "bottleneck"):
+        getattr(network, name).register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: tuple(output.shape)}))
+    network(torch.rand(1, 1, 16, 32, 16))
+    assert seen == {"input_block": (1, 4, 16, 32, 16), "bottleneck": (1, 8, 4, 8, 4)}
+
+
+@pytest.mark.parametrize("architecture", ["dynunet", "unet"])
+def test_convolutions_of_a_librarys_network_are_safe_in_bf16(architecture):
+    network = segmentation_network(2, architecture, **SIZES[architecture])
+    found = {type(module) for module in network.modules() if isinstance(module, nn.Conv3d)}
+    assert found == {Conv3d}
+
+
+def test_an_unknown_architecture_is_refused():
+    with pytest.raises(ValueError, match="architecture must be 'pyramid', 'dynunet' or 'unet', not 'vnet'"):
+        segmentation_network(2, "vnet")
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(ValueError, match="backbone must be 'conv' or 'swin', not 'resnet'"):
+        segmentation_network(2, backbone="resnet")
