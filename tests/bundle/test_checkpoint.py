@@ -26,7 +26,7 @@ def parts(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 class Run:
     """A small training whose every step draws from torch's random state."""
 
-    def __init__(self, path, seed: int = 0, resume: bool | str = False, rank: int = 0) -> None:
+    def __init__(self, path, seed: int = 0, resume: bool | str = False, rank: int = 0, settings: dict | None = None) -> None:
         self.network, self.optimizer = parts(seed)
         self.sampler, self.validation = Steps(), Engine(lambda engine, batch: None)
         self.engine = Engine(self.step)
@@ -34,7 +34,7 @@ class Run:
         for engine in (self.engine, self.validation):
             engine.state.best_metric, engine.state.best_metric_epoch = -1, -1
         objects = {"network": self.network, "optimizer": self.optimizer}
-        self.handler = ResumableCheckpoint(path, objects, self.sampler, resume, {"validation": self.validation}, rank)
+        self.handler = ResumableCheckpoint(path, objects, self.sampler, resume, {"validation": self.validation}, rank, settings)
         self.handler.attach(self.engine)
 
     def step(self, engine, batch):
@@ -176,3 +176,25 @@ def test_weights_after_every_epoch(tmp_path):
     WeightsSaver(tmp_path / "other.pt", parts(0)[0], rank=1).attach(engine)
     engine.run([0], max_epochs=1)
     assert os.listdir(tmp_path) == ["model.pt"]
+
+
+def test_weights_that_need_not_be_there(tmp_path):
+    assert load_weights(tmp_path / "model.pt", parts(0)[0], optional=True) is None
+
+
+def test_weights_that_are_there_must_fit_even_where_they_are_optional(tmp_path):
+    save_weights(tmp_path / "model.pt", nn.Linear(2, 2))
+    with pytest.raises(DataError, match="not the weights of this network"):
+        load_weights(tmp_path / "model.pt", parts(0)[0], optional=True)
+
+
+@pytest.mark.parametrize(("before", "after"), [((1, 2), [1, 2]), ({"a": 1, "b": 2}, {"b": 2, "a": 1})])
+def test_a_run_of_the_same_settings_resumes(tmp_path, before, after):
+    Run(tmp_path / "a.pt", settings={"stages": before})(1)
+    assert Run(tmp_path / "a.pt", resume=True, settings={"stages": after})(2).engine.state.iteration == 6
+
+
+def test_a_run_of_other_settings_does_not_resume(tmp_path):
+    Run(tmp_path / "a.pt", settings={"seed": 0, "epochs": 5})(1)
+    with pytest.raises(DataError, match=r"a\.pt: the run to resume had other epochs, 5, not 6"):
+        Run(tmp_path / "a.pt", resume=True, settings={"seed": 0, "epochs": 6})(2)

@@ -59,6 +59,7 @@ FAULTS = {
     "2-D": (lambda r: rewrite(image(r), lambda a: a[..., 0]), image, "2-D"),
     "complex": (lambda r: rewrite(image(r), lambda a: a.astype(np.complex64)), image, "complex64"),
     "constant": (lambda r: rewrite(image(r), np.zeros_like), image, "constant"),
+    "nearly constant": (lambda r: rewrite(image(r), lambda a: put(1)(np.zeros_like(a))), image, "99.99 % of the voxels are 0; crop"),
     "shape": (lambda r: rewrite(label(r), lambda a: a[1:]), label, r"shape 19 x 22 x 18, but its image case_02\.nii\.gz has 20"),
     "affine": (lambda r: rewrite(label(r), lambda a: a, shifted(0.01)), label, "affine differs"),
     "unknown value": (lambda r: rewrite(label(r), put(7, np.uint8)), label, r"label value 7 not in the data set's \[0, 1, 2\]"),

@@ -54,6 +54,30 @@ def test_report_pairs(n, pairs):
     assert report_pairs(n) == [pair for pair in pairs if pair[0] != pair[1]]
 
 
+@pytest.mark.parametrize("n", [7, 14, 35, 91])
+def test_every_report_case_is_fixed_once_whatever_their_number(n):
+    assert sorted(fixed for _, fixed in report_pairs(n)) == list(range(n))
+    assert report_pairs(7)[:2] == [(0, 6), (1, 0)]
+
+
+def test_cases_without_a_label_are_not_held_out(dataset):
+    labelled = with_labels(dataset, 3)
+    split = select(labelled, folds=1, holdout=2)
+    assert len(split.report) == 2
+    assert all(case.label is not None for case in split.report)
+    assert len(split.labelled) == 1
+    assert len(split.train) == 4
+
+
+def test_too_few_labels_to_hold_out(dataset):
+    with pytest.raises(DataError, match="too few cases: 3, of which 3 cannot be held out"):
+        select(with_labels(dataset, 3), folds=1, holdout=3)
+
+
+def test_without_any_label_any_case_is_held_out(dataset):
+    assert len(select(with_labels(dataset, 0), folds=1, holdout=2).report) == 2
+
+
 def test_report_pairs_of_forty_are_complete():
     assert len(report_pairs(40)) == 40
     assert report_pairs(40)[10] == (10, 3)
@@ -327,6 +351,17 @@ def test_data_that_are_new_to_a_model_count_whole(tiny_dataset, record):
     cases, split = evaluation_cases(read_dataset(tiny_dataset), record)
     assert len(cases) == 6
     assert split == "all labelled cases of blobs"
+
+
+@pytest.mark.parametrize(("name", "count"), [("blobs", 4), ("others", 6)])
+def test_training_cases_are_never_evaluated_on(tiny_dataset, name, count):
+    """Of two training cases and one that has gone since; in a data set of another name the names mean nothing."""
+    trained = ["case_01", "case_03", "gone"]
+    record = {"dataset": name, "train": trained, "labelled": trained, "validation": ["case_00"], "report": []}
+    cases, split = evaluation_cases(read_dataset(tiny_dataset), record)
+    assert len(cases) == count
+    assert ("not trained on" in split) is (name == "blobs")
+    assert not {case.name for case in cases} & set(trained) or name == "others"
 
 
 def test_nothing_to_evaluate_on(tiny_dataset):

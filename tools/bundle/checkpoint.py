@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,13 +46,15 @@ def save_weights(path: str | os.PathLike, network: nn.Module) -> None:
         torch.save(state, temporary)
 
 
-def load_weights(path: str | os.PathLike, network: nn.Module) -> nn.Module:
-    """Load a state dictionary into a network and return it, in evaluation mode.
+def load_weights(path: str | os.PathLike, network: nn.Module, optional: bool = False) -> nn.Module | None:
+    """Load a state dictionary into a network and return it, in evaluation mode; None where it is ``optional`` and the file is missing.
 
     Raises:
         DataError: the file is missing, unreadable, or of another network.
     """
     path = Path(path)
+    if optional and not path.exists():
+        return None
     if not path.is_file():
         raise DataError(f"{path}: no such weights; train first, or give --model_dir")
     try:
@@ -80,9 +83,10 @@ class ResumableCheckpoint:
             work would be overwritten.
         engines: name to further engines whose best metric is kept (validation).
         rank: only the process of rank 0 writes.
+        settings: name to anything JSON can hold: what a resumed run must have been begun with.
 
     Raises:
-        DataError: on start, when the file exists and ``resume`` is false, or when it does not fit the objects.
+        DataError: on start, when the file exists and ``resume`` is false, or when it does not fit the objects or the settings.
     """
 
     def __init__(
@@ -93,8 +97,10 @@ class ResumableCheckpoint:
         resume: bool | str = False,
         engines: Mapping[str, Engine] | None = None,
         rank: int = 0,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self.sampler = Path(path), sampler
+        self.settings = {name: json.dumps(value, sort_keys=True) for name, value in (settings or {}).items()}
         self.objects = {name: plain(item) for name, item in objects.items()}
         self.resume, self.engines, self.rank = to_bool(resume), dict(engines or {}), rank
 
@@ -114,6 +120,10 @@ class ResumableCheckpoint:
             state = torch.load(self.path, map_location=engine.state.device, weights_only=True)
         except Exception as error:
             raise DataError(f"{self.path}: not readable as a checkpoint ({first_line(error)})") from error
+        for name, value in self.settings.items():
+            before = state.get("settings", {}).get(name, value)
+            if before != value:
+                raise DataError(f"{self.path}: the run to resume had other {name}, {before}, not {value}")
         try:
             for name, item in self.objects.items():
                 item.load_state_dict(state["objects"][name])
@@ -137,6 +147,7 @@ class ResumableCheckpoint:
             "iteration": engine.state.iteration,
             "best": {name: [other.state.best_metric, other.state.best_metric_epoch] for name, other in engines.items()},
             "random": torch.get_rng_state(),
+            "settings": self.settings,
         }
         with atomic_path(self.path) as temporary:
             torch.save(state, temporary)

@@ -99,7 +99,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_image(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Check one image: readable, 3-D, finite and not constant.
+    """Check one image: readable, 3-D, finite, not constant, and not empty but for a hundredth of its voxels.
 
     Returns:
         its shape and its affine (4, 4), voxel index to RAS millimetres.
@@ -112,6 +112,10 @@ def check_image(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
         raise DataError(f"{path}: {int(np.count_nonzero(~np.isfinite(array)))} voxels are NaN or infinite")
     if array.min() == array.max():
         raise DataError(f"{path}: constant image, every voxel is {array.flat[0]:g}")
+    common = np.median(array)
+    share = np.count_nonzero(array == common) / array.size
+    if share > 0.99:  # the percentiles that are to become 0 and 1 would be one value
+        raise DataError(f"{path}: {100 * share:.2f} % of the voxels are {common:g}; crop the image to what it shows")
     return array.shape, affine
 
 

@@ -22,7 +22,7 @@ from nibabel.orientations import io_orientation
 
 from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Dataset
-from tools.data.files import write_json
+from tools.data.files import as_read, write_json
 from tools.data.plan import INTENSITY, MULTIPLE, LabelValues, grid_along, nearest_or_raise, read_header, rounded_up
 
 __all__ = ["DomainPlan", "SlicePlan", "make_domain_plan"]
@@ -107,6 +107,7 @@ class DomainPlan:
             raise ValueError("domains must map at least one name to its plan")
         set_field(self, "domains", {str(name): _slice_plan(name, value) for name, value in self.domains.items()})
         set_field(self, "patch_size", _pair("patch_size", self.patch_size, int))
+        set_field(self, "extra", as_read(self.extra))
         if any(n % MULTIPLE for n in self.patch_size):
             raise ValueError(f"patch_size must hold multiples of {MULTIPLE}, not {self.patch_size}")
 

@@ -56,6 +56,11 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
+def as_read(content: Any) -> Any:
+    """What reading it back from JSON gives: lists for tuples, texts for other keys."""
+    return json.loads(json.dumps(content))
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; paths become strings, numpy numbers and arrays plain ones.
 

@@ -22,7 +22,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
-from tools.data.files import write_json
+from tools.data.files import as_read, write_json
 
 __all__ = ["LabelValues", "Plan", "grid_along", "make_plan", "nearest_or_raise", "read_header", "rounded_up"]
 
@@ -98,6 +98,7 @@ class Plan(LabelValues):
         set_field(self, "size", _triple("size", self.size, int))
         nearest_or_raise("intensity key", self.intensity, INTENSITY)
         set_field(self, "intensity", {**INTENSITY, **{key: float(value) for key, value in self.intensity.items()}})
+        set_field(self, "extra", as_read(self.extra))
         if self.version != VERSION:
             raise ValueError(f"plan version {self.version} is not supported (this is version {VERSION})")
         if 0 not in self.labels or len(self.labels) < 2:

@@ -98,10 +98,13 @@ def report_split(names: Iterable[str], report: int = 40, seed: int = 0) -> tuple
 def report_pairs(n: int) -> list[tuple[int, int]]:
     """The documented registration pairs of ``n`` sorted report cases: moving k, fixed (7 k + 13) mod n.
 
+    Where n is a multiple of 7, which would leave n / 7 fixed cases, it is (k + 13) mod n.
+
     Returns:
         (moving, fixed) indices; a case is never paired with itself (for n = 40 none would be: such pairs are left out).
     """
-    return [(k, (7 * k + 13) % n) for k in range(n) if (7 * k + 13) % n != k]
+    step = 7 if n % 7 else 1
+    return [(k, (step * k + 13) % n) for k in range(n) if (step * k + 13) % n != k]
 
 
 def make_splits(
@@ -113,7 +116,7 @@ def make_splits(
         dataset: the data set.
         folds: number of folds; fewer are made when there are fewer labelled cases. 1 or "all" makes one that trains on everything.
         split_seed: seed of the division and of the cases held out.
-        holdout: number of cases held out for the report (:func:`report_split`).
+        holdout: number of labelled cases held out for the report (:func:`report_split`); of any cases where none has a label.
         group_pattern: regular expression; names whose first match is the same text (a patient's number) stay on the same side of
             every division, ``holdout`` then counts groups. By default the ``group_by`` of ``dataset.json``, if it has one.
 
@@ -128,12 +131,14 @@ def make_splits(
     split_seed, holdout = _number("split_seed", split_seed), _number("holdout", holdout, least=0)
     group_pattern = group_pattern or dataset.group_by
     group = case_groups(dataset, group_pattern)
-    kept, report = report_split(set(group.values()), holdout, split_seed) if holdout else (sorted(set(group.values())), [])
-    names = [name for name in group if group[name] in set(kept)]
+    has_label = {case.name for case in dataset.cases if case.label is not None}
+    # What has no label cannot be reported on.
+    reportable = {group[name] for name in has_label} or set(group.values())
+    report = report_split(reportable, holdout, split_seed)[1] if holdout else []
+    names = [name for name in group if group[name] not in set(report)]
     if not names:
         raise DataError(f"{dataset.root / 'dataset.json'}: no training case")
 
-    has_label = {case.name for case in dataset.cases if case.label is not None}
     # Without a single label (unsupervised registration) validation needs none either.
     candidates = [name for name in names if name in has_label] or names
     groups = _ordered({group[name] for name in candidates}, split_seed)
@@ -259,8 +264,8 @@ def evaluation_cases(
 ) -> tuple[list[Case], dict[str, Any] | str]:
     """The labelled cases to evaluate a model on, sorted by name, and what they are.
 
-    When every case the model was trained on is in the data set, its report cases (or, without any, its validation cases);
-    otherwise the data are new to the model and all labelled cases count.
+    When every case the model was trained on is in the data set, its report cases (or, without any, its validation cases). When only
+    some of them are, in a data set of the same name, all but these count; otherwise the data are new to the model and all count.
 
     Args:
         dataset: the data set.
@@ -272,10 +277,14 @@ def evaluation_cases(
     """
     cases: Sequence[Case] = dataset.cases
     split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
-    if record is not None and set(record["train"]) <= {case.name for case in dataset.cases}:
+    trained = set(record["train"]) if record is not None else set()
+    if record is not None and trained <= {case.name for case in cases}:
         known = apply_split(dataset, record, source)
         cases = known.report or known.validation
         split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
+    elif record is not None and record.get("dataset", dataset.name) == dataset.name and any(case.name in trained for case in cases):
+        cases = [case for case in cases if case.name not in trained]
+        split = f"labelled cases of {dataset.name} that the model was not trained on"
     labelled = [case for case in cases if case.label is not None]
     if not labelled:
         raise DataError(f"{dataset.root}: no labelled case to evaluate on")

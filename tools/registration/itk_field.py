@@ -92,6 +92,12 @@ def resample(
     return np.where(inside, output, 0).astype(np.float32 if mode == "linear" else volume.dtype)
 
 
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether the axes of an affine (4, 4) are not at right angles, to 1e-3 of a cosine: an ITK image cannot have such a grid."""
+    direction = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(direction.T @ direction - np.eye(3)).max() > 1e-3)
+
+
 def write_itk_field(path: str | Path, displacement: np.ndarray, affine: np.ndarray) -> None:
     """Write a displacement field as an ITK vector image, atomically; the format follows the suffix (``.nii.gz``, ``.mha``, ``.nrrd``).
 
@@ -111,7 +117,7 @@ def write_itk_field(path: str | Path, displacement: np.ndarray, affine: np.ndarr
     world = lps_affine(affine)
     spacing = np.linalg.norm(world[:3, :3], axis=0)
     direction = world[:3, :3] / spacing
-    if np.abs(direction.T @ direction - np.eye(3)).max() > 1e-3:
+    if is_sheared(affine):
         raise DataError(f"{path}: the grid's affine is sheared, an ITK image cannot hold it")
     # ITK's arrays run z, y, x
     array = np.ascontiguousarray(displacement.transpose(2, 1, 0, 3), dtype=np.float32)

@@ -14,7 +14,7 @@ from torch import nn
 
 from deepatlas.registering import Registrar, pair_metrics
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.data.checks import check_dataset
+from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, read_dataset
 from tools.data.files import write_nifti
 from tools.data.geometry import load_volume, to_plan
@@ -52,7 +52,7 @@ def evaluate(
     dataset_dir: str | os.PathLike,
     model_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
-    network: nn.Module,
+    network: nn.Module | None,
     registrar: Registrar,
     seed: int | None = None,
     rotation: float = 0,
@@ -60,13 +60,15 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: each case's segmentation, and the registration of another case onto it.
 
+    A model may be of one network alone, the other never having learnt; then what it would do is left out.
+
     The pairs are the documented ones (:func:`tools.data.splits.report_pairs`); labels are warped with nearest neighbour. Columns
     of the registration begin with ``registration_``; ``registration_seconds`` is what the pair took in the networks and the instance
     optimisation.
 
     Args:
         dataset_dir, model_dir, output_dir: data set, folder of the model's ``splits.json``, folder for the results.
-        network: F_S.
+        network: F_S, or None.
         registrar: what registers; it holds the plan.
         seed: of the training, for the summary.
         rotation: each moving case is turned about its centre before it is registered, about a random axis by an angle uniform
@@ -75,7 +77,12 @@ def evaluate(
 
     Returns:
         the summary.
+
+    Raises:
+        DataError: there are no weights of either network, or the data set has a fault.
     """
+    if network is None and registrar.network is None:
+        raise DataError(f"{model_dir}: neither model.pt nor registration.pt; train first, or give --model_dir")
     dataset, split_file = read_dataset(dataset_dir), Path(model_dir) / "splits.json"
     cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file)
     check_dataset(dataset)
@@ -85,9 +92,11 @@ def evaluate(
     for index, case in enumerate(cases):
         truth, affine = load_volume(case.label)
         spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
-        prediction = segment(network, case.image, plan, registrar.device, registrar.precision)
-        row: dict[str, Any] = {"case": case.name} | segmentation_metrics(prediction, truth, plan.labels, spacing)
-        if index in onto:
+        row: dict[str, Any] = {"case": case.name}
+        if network is not None:
+            prediction = segment(network, case.image, plan, registrar.device, registrar.precision)
+            row |= segmentation_metrics(prediction, truth, plan.labels, spacing)
+        if registrar.network is not None and index in onto:
             moving = cases[onto[index]]
             with tempfile.TemporaryDirectory() as scratch:
                 if rotation:
@@ -100,7 +109,7 @@ def evaluate(
                 f"registration_{key}": value for key, value in metrics.items() if key not in ("fixed", "moving")
             }
         rows.append(row)
-        registration_dice = row.get("registration_dice_mean", float("nan"))
-        logger.info(f"{case.name}: segmentation Dice {row['dice_mean']:.3f}, registration Dice {registration_dice:.3f}")
+        found = {name: row.get(key) for name, key in (("segmentation", "dice_mean"), ("registration", "registration_dice_mean"))}
+        logger.info(f"{case.name}: " + ", ".join(f"{name} Dice {value:.3f}" for name, value in found.items() if value is not None))
     options = {"iterations": int(registrar.iterations), "affine_passes": int(registrar.affine_passes), "rotation": float(rotation)}
     return write_metrics(output_dir, rows, split=split, seed=seed, rotation_seed=int(rotation_seed), **options)

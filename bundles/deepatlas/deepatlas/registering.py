@@ -6,7 +6,7 @@ import csv
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.data.checks import DataError, check_pair
+from tools.data.checks import DataError, check_pair, read_nifti
 from tools.data.decathlon import Case, case_name
 from tools.data.files import write_nifti
 from tools.data.geometry import GridMapping, load_volume, to_plan
@@ -25,7 +25,7 @@ from tools.metrics.registration import registration_metrics
 from tools.metrics.tables import write_metrics
 from tools.networks.registration import RegistrationNetwork
 from tools.registration.instance import optimise_pair
-from tools.registration.itk_field import physical_displacement, resample, write_itk_field
+from tools.registration.itk_field import is_sheared, physical_displacement, resample, write_itk_field
 
 __all__ = ["Registrar", "RegisteredPair", "check_pairs", "read_pairs", "register_pairs"]
 
@@ -62,7 +62,7 @@ class Registrar:
     """Registers one pair of image files.
 
     Args:
-        network: F_R, with its weights.
+        network: F_R, with its weights; None where a model has none: it then registers nothing.
         plan: the plan it was trained with.
         segmentation: F_S for the instance optimisation's anatomy term; None leaves that term out.
         iterations: steps of instance optimisation from the network's answer; 0 for the network alone.
@@ -71,7 +71,7 @@ class Registrar:
         device, precision: where and how to compute.
     """
 
-    network: RegistrationNetwork
+    network: RegistrationNetwork | None
     plan: Plan
     segmentation: nn.Module | None = None
     iterations: int = 0
@@ -80,12 +80,14 @@ class Registrar:
     smoothness_weight: float = 0.02
     anatomy_weight: float = 4.0
     affine_passes: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device | str = "cpu"
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        self.network = self.network.to(self.device).eval()
-        self.network.affine_passes = int(self.affine_passes)
+        self.device = torch.device(self.device)
+        if self.network is not None:
+            self.network = self.network.to(self.device).eval()
+            self.network.affine_passes = int(self.affine_passes)
         if self.segmentation is not None:
             self.segmentation = self.segmentation.to(self.device).eval()
 
@@ -169,20 +171,25 @@ def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
     """Look at every file of every pair before work starts.
 
     Raises:
-        DataError: a file is missing or faulty, or two pairs would write the same files.
+        DataError: a file is missing or faulty, a fixed image's grid is sheared, which no displacement field of ITK can have, or two pairs
+            would write the same files.
     """
     outputs: dict[str, Path] = {}
-    seen: set[Path] = set()
+    grids: set[Path] = set()
+    seen: set[tuple[Path, Path | None]] = set()
     for fixed, moving in pairs:
         stem = f"{moving.name}_to_{fixed.name}"
         if stem in outputs:
             raise DataError(f"{fixed.image}: the pair {stem} occurs twice, its results would overwrite each other")
         outputs[stem] = fixed.image
         for case in (fixed, moving):
-            if case.image in seen:
-                continue
-            seen.add(case.image)
-            check_pair(case.image, case.label, plan.label_values)
+            if (case.image, case.label) not in seen:
+                seen.add((case.image, case.label))
+                check_pair(case.image, case.label, plan.label_values)
+        if fixed.image not in grids:
+            grids.add(fixed.image)
+            if is_sheared(read_nifti(fixed.image)[1]):
+                raise DataError(f"{fixed.image}: its grid is sheared, a displacement field of ITK cannot have it; resample the image first")
 
 
 def register_pairs(

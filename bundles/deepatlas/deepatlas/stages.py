@@ -135,6 +135,18 @@ class Schedule:
         names = Counter(step.network for step in self._steps)
         return {name: names[name] for name in NETWORKS}
 
+    def last_begin(self, network: str) -> int:
+        """First step of the last stage that "registration" or "segmentation" learns in.
+
+        Raises:
+            ValueError: it learns in none.
+        """
+        bounds = stage_bounds([stage.share for stage in self.stages], self.total_steps)
+        begins = [begin for stage, begin, end in zip(self.stages, bounds, bounds[1:]) if begin < end and getattr(stage, network)]
+        if not begins:
+            raise ValueError(f"no stage trains the {network} network")
+        return begins[-1]
+
     def learning_rate(self, step: Step) -> float:
         """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps between restarts."""
         return step.rate * warmup_cosine(step.progress, self.warmup, self.final)

@@ -3,6 +3,12 @@ from __future__ import annotations
 import csv
 import json
 
+import pytest
+
+from deepatlas.evaluation import evaluate
+from deepatlas.registering import Registrar
+from tools.data.checks import DataError
+from tools.data.plan import Plan
 from tools.data.splits import report_pairs
 
 
@@ -31,3 +37,35 @@ def test_summary(evaluated):
     assert {"mean", "std", "n"} == set(summary["metrics"]["dice_mean"])
     assert summary["split"]["holdout"] == 3
     assert {"torch", "monai"} <= set(summary["versions"])
+
+
+ONE_STEP = {"epochs": 1, "epoch_length": 2, "validation_interval": 1, "holdout": 3}
+
+
+def test_a_model_of_a_registration_network_alone(train, bundle_call, tiny, dataset, tmp_path):
+    """What never learnt is not written, evaluated or used: the refinement of a pair goes without segmentations."""
+    model = train(tmp_path / "model", "experiments/unsupervised", **ONE_STEP)
+    assert (model / "registration.pt").is_file()
+    assert not (model / "model.pt").exists()
+    options = {"dataset_dir": dataset, "model_dir": model, **tiny}
+    bundle_call("evaluating", "train", "evaluate", **options, output_dir=tmp_path / "evaluated", iterations=2)
+    metrics = json.loads((tmp_path / "evaluated" / "summary.json").read_text())["metrics"]
+    assert "registration_dice_mean" in metrics
+    assert "dice_mean" not in metrics
+
+
+def test_a_model_of_a_segmentation_network_alone(train, bundle_call, tiny, dataset, tmp_path):
+    model = train(tmp_path / "model", "experiments/seg_only", **ONE_STEP)
+    assert (model / "model.pt").is_file()
+    assert not (model / "registration.pt").exists()
+    bundle_call("evaluating", "train", "evaluate", **{"dataset_dir": dataset, "model_dir": model, "output_dir": tmp_path / "out", **tiny})
+    metrics = json.loads((tmp_path / "out" / "summary.json").read_text())["metrics"]
+    assert "dice_mean" in metrics
+    assert not any(name.startswith("registration") for name in metrics)
+
+
+def test_a_folder_without_weights(model, dataset, tmp_path):
+    registrar = Registrar(None, Plan.load(model / "plan.json"))
+    with pytest.raises(DataError, match="neither model.pt nor registration.pt"):
+        evaluate(dataset, tmp_path, tmp_path / "out", None, registrar)
+    assert not (tmp_path / "out").exists()

@@ -50,10 +50,7 @@ def folder(ellipsoid_dataset, other_geometry, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def registered(bundle_call, model, folder, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("registered")
-    device = "$torch.device('cpu')"
-    bundle_call(
-        "run", "register", pairs=folder / "pairs.csv", model_dir=model, output_dir=output, device=device, inverse_consistency="true"
-    )
+    bundle_call("run", "register", pairs=folder / "pairs.csv", model_dir=model, output_dir=output, device="cpu", inverse_consistency="true")
     return output
 
 
@@ -166,4 +163,22 @@ def test_faulty_files(folder, model, row, message):
 def test_a_pair_that_occurs_twice(folder, model):
     table = write(folder / "twice.csv", "fixed,moving\n" + 2 * "imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz\n")
     with pytest.raises(DataError, match="case_01_to_case_00 occurs twice"):
+        check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
+
+
+def test_an_images_label_is_checked_wherever_it_is_named(folder, model):
+    rows = ["case_00,case_01,,", "case_01,thick,labelsTr/turned.nii.gz,"]
+    rows = [",".join([*(f"imagesTr/{name}.nii.gz" for name in row.split(",")[:2]), *row.split(",")[2:]]) for row in rows]
+    table = write(folder / "chained.csv", "\n".join(["fixed,moving,fixed_label,moving_label", *rows]) + "\n")
+    with pytest.raises(DataError, match="turned.nii.gz: (shape|its affine)"):
+        check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
+
+
+def test_a_sheared_fixed_image(folder, model):
+    image = nib.load(folder / "imagesTr" / "case_00.nii.gz")
+    affine = image.affine.copy()
+    affine[0, 2] = 0.3
+    write_nifti(folder / "sheared.nii.gz", np.asarray(image.dataobj), affine)
+    table = write(folder / "sheared.csv", "fixed,moving\nsheared.nii.gz,imagesTr/case_01.nii.gz\n")
+    with pytest.raises(DataError, match="sheared.nii.gz: its grid is sheared"):
         check_pairs(read_pairs(table), Plan.load(model / "plan.json"))

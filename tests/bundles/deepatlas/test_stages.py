@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
 from deepatlas.stages import Schedule, Stage
 
 R, S = "registration", "segmentation"
+EXPERIMENTS = Path(__file__).resolve().parents[3] / "bundles" / "deepatlas" / "configs" / "experiments"
 
 
 def networks(schedule: Schedule, steps: int) -> str:
@@ -137,3 +140,36 @@ def test_a_wrong_stage_is_named(arguments, message):
 def test_no_stage():
     with pytest.raises(ValueError, match="at least one stage"):
         Schedule([], 10)
+
+
+@pytest.mark.parametrize(
+    ("stages", "total", "expected"),
+    [
+        ([{"name": "a", "segmentation": 1}], 10, 0),
+        ([{"name": "a", "registration": 1}, {"name": "b", "segmentation": 1}], 10, 5),
+        ([{"name": "a", "segmentation": 1}, {"name": "b", "registration": 1}], 10, 0),
+        (
+            [{"name": "a", "segmentation": 1}, {"name": "b", "registration": 1}, {"name": "c", "registration": 20, "segmentation": 1}],
+            30,
+            20,
+        ),
+        # too short for a step of its own
+        ([{"name": "a", "share": 0.9, "segmentation": 1}, {"name": "b", "share": 0.1, "segmentation": 1}], 4, 0),
+    ],
+)
+def test_where_the_last_stage_of_a_network_begins(stages, total, expected):
+    assert Schedule(stages, total).last_begin("segmentation") == expected
+
+
+def test_a_network_that_no_stage_trains_has_no_last_stage():
+    with pytest.raises(ValueError, match="no stage trains the segmentation network"):
+        Schedule([{"name": "a", "registration": 1}], 4).last_begin("segmentation")
+
+
+@pytest.mark.parametrize("overlay", sorted(EXPERIMENTS.glob("*.json")), ids=lambda path: path.stem)
+def test_no_experiment_replaces_what_the_registration_has_learnt(overlay):
+    """By the segmentation's features: they are to be shared before the registration's first step."""
+    stages = json.loads(overlay.read_text()).get("stages", [])
+    shared = [k for k, stage in enumerate(stages) if stage.get("share_features")]
+    learnt = [k for k, stage in enumerate(stages) if stage.get("registration")]
+    assert all(k <= min(learnt) for k in shared)
