@@ -6,10 +6,11 @@ import tarfile
 
 import pytest
 
-from tools.commands.data import hippocampus, phantoms
+from tools.commands.data import hippocampus, phantoms, split
 from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
 from tools.data.folders import fill_new_folder
+from tools.data.splits import select
 
 
 def test_phantoms_write_a_readable_data_set(tmp_path, capsys):
@@ -128,3 +129,20 @@ def test_dataset_json_says_what_it_is(tmp_path):
             "particles": "./particles/shoulder_000.particles",
         }
     ]
+
+
+def test_a_split_that_a_training_follows(tiny_dataset, tmp_path, capsys):
+    file = tmp_path / "splits.json"
+    split(str(tiny_dataset), str(file), folds=2, holdout=2)
+    assert capsys.readouterr().out == f"{file}: 2 cases to train, 2 to validate, 2 to report\n"
+    chosen = select(read_dataset(tiny_dataset), folds=2, holdout=2, label_limit=1)
+    followed = select(read_dataset(tiny_dataset), splits_file=file, label_limit=1)
+    assert (followed.train, followed.validation, followed.report) == (chosen.train, chosen.validation, chosen.report)
+    assert len(followed.labelled) == 1
+
+
+def test_a_split_is_not_overwritten(tiny_dataset, tmp_path):
+    (tmp_path / "splits.json").write_text("precious")
+    with pytest.raises(DataError, match="splits.json: exists already"):
+        split(str(tiny_dataset), str(tmp_path / "splits.json"))
+    assert (tmp_path / "splits.json").read_text() == "precious"

@@ -107,7 +107,7 @@ def call(run_id, *names, **overrides):
     run(run_id=run_id, config_file=files, meta_file=str(root / "configs" / "metadata.json"), logging_file=False,
         **{key: str(value) if isinstance(value, pathlib.Path) else value for key, value in overrides.items()})
 tiny = {"registration_channels": [8] * 4, "registration_hidden": [8] * 4, "segmentation_channels": [8] * 4, "precision": "float32",
-        "device": "$torch.device('cpu')", "progress_bar": False, "size": [32, 32, 32]}
+        "device": "cpu", "progress_bar": False, "size": [32, 32, 32]}
 quick = {"epochs": 1, "epoch_length": 3, "pairs": 1, "holdout": 2, "validation_interval": 1}
 call("training", "train", dataset_dir=data, output_dir=out / "model", **quick, **tiny)
 call("run", "inference", dataset_dir=data, model_dir=out / "model", output_dir=out / "seg")

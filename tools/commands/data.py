@@ -1,4 +1,4 @@
-"""``python -m tools data``: make phantoms, or get the real hippocampus set."""
+"""``python -m tools data``: make phantoms, get the real hippocampus set, or split a set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tools.data.checks import DataError
 from tools.data.folders import fill_new_folder
 
-__all__ = ["COMMANDS", "hippocampus", "phantoms"]
+__all__ = ["COMMANDS", "hippocampus", "phantoms", "split"]
 
 _TASK = "Task04_Hippocampus"
 
@@ -100,5 +100,32 @@ def hippocampus(to: str, url: str | None = None, md5: str | None = None, progres
     print(fill_new_folder(to, fill))
 
 
+def split(
+    dataset_dir: str, to: str, folds: int | str = 5, fold: int | str = 0, split_seed: int = 0, holdout: int = 0, group_by: str | None = None
+) -> None:
+    """Write a ``splits.json``: which cases train, validate and are reported, as a training with these options would choose them.
+
+    Trainings and ``correspondences`` follow it by ``--splits_file``; how many labels are used stays theirs to say.
+
+    Args:
+        dataset_dir: Decathlon-style folder.
+        to: file to write; it must not exist.
+        folds: number of folds, or "all".
+        fold: the one that validates, from 0; "all" trains on everything that is not held out.
+        split_seed: seed of the choice.
+        holdout: number of labelled cases (of patients, with ``group_by``) held out for the report.
+        group_by: regular expression whose first match in a case's name is the patient; by default that of ``dataset.json``, if any.
+    """
+    from tools.data.decathlon import read_dataset
+    from tools.data.files import write_json
+    from tools.data.splits import select
+
+    if Path(to).exists():
+        raise DataError(f"{to}: exists already")
+    chosen = select(read_dataset(dataset_dir), folds, fold, split_seed, holdout=holdout, group_pattern=group_by)
+    write_json(to, {key: value for key, value in chosen.record.items() if key not in ("label_limit", "label_seed", "labelled")})
+    print(f"{to}: {len(chosen.train)} cases to train, {len(chosen.validation)} to validate, {len(chosen.report)} to report")
+
+
 #: what ``python -m tools data`` offers
-COMMANDS = {"phantoms": phantoms, "hippocampus": hippocampus}
+COMMANDS = {"phantoms": phantoms, "hippocampus": hippocampus, "split": split}

@@ -22,7 +22,7 @@ TINY = {
     "registration_hidden": [8, 8, 8, 8],
     "segmentation_channels": [8, 8, 8, 8],
     "precision": "float32",
-    "device": "$torch.device('cpu')",
+    "device": "cpu",
     "progress_bar": False,
     "train#dataset#num_workers": 0,
     "validate#dataset#num_workers": 0,

@@ -54,7 +54,7 @@ def test_a_label_of_other_values(plan, files):
 
 def test_overlay(bundle_call, plan, files, model, dataset, tmp_path):
     names = {"network_def#image": str(files[0]), "network_def#label": str(files[1])}
-    options = {"dataset_dir": dataset, "model_dir": model, "output_dir": tmp_path, "device": "$torch.device('cpu')"}
+    options = {"dataset_dir": dataset, "model_dir": model, "output_dir": tmp_path, "device": "cpu"}
     bundle_call("run", "inference", "atlas", **options, **names)
     answer, image = nib.load(tmp_path / "case_03_seg.nii.gz"), nib.load(dataset / "imagesTr" / "case_03.nii.gz")
     assert answer.shape == image.shape

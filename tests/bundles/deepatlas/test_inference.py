@@ -25,7 +25,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def infer(call, model, images, output, **overrides) -> Path:
-    call("run", "inference", dataset_dir=images, model_dir=model, output_dir=output, device="$torch.device('cpu')", **overrides)
+    call("run", "inference", dataset_dir=images, model_dir=model, output_dir=output, device="cpu", **overrides)
     return output
 
 

@@ -110,7 +110,7 @@ def test_affine_passes_and_instance_optimisation(bundle_call, model, folder, reg
         "fixed,moving,fixed_label,moving_label\n"
         + ",".join(str(folder / k / f"case_0{i}.nii.gz") for k in ("imagesTr", "labelsTr") for i in (0, 1))
     )
-    options = {"pairs": tmp_path / "one.csv", "model_dir": model, "output_dir": tmp_path / "out", "device": "$torch.device('cpu')"}
+    options = {"pairs": tmp_path / "one.csv", "model_dir": model, "output_dir": tmp_path / "out", "device": "cpu"}
     bundle_call("run", "register", **options, iterations=15, affine_passes=1)
     fixed = read(folder / "labelsTr" / "case_00.nii.gz")
     alone, refined = (dice(read(f / f"{STEMS[0]}_warped_label.nii.gz"), fixed) for f in (registered, tmp_path / "out"))

@@ -22,7 +22,7 @@ SETTINGS = {
     "pairs": 1,
     "validation_interval": 2,
     "progress_bar": False,
-    "device": "$torch.device('cpu')",
+    "device": "cpu",
     "stages": [
         {"name": "images", "share": 0.2, "registration": 1, "registration_from": "images"},
         {"name": "labels", "share": 0.2, "segmentation": 1, "segmentation_from": "labels"},

@@ -23,7 +23,7 @@ TINY = {
     "prior_width": 4,
     "patch_size": [32, 32],
     "precision": "float32",
-    "device": "$torch.device('cpu')",
+    "device": "cpu",
     "progress_bar": False,
     "train#dataset#num_workers": 0,
     "validate#dataset#num_workers": 0,

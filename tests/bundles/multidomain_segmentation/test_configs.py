@@ -21,7 +21,7 @@ CONFIGS = BUNDLE.root / "configs"
 files, workflow = BUNDLE.files, BUNDLE.workflow
 OVERLAYS = BUNDLE.overlays
 CHOICES = {"individual": {"domains": "disc"}, "transfer": {"target": "disc"}}
-SMALL = {"channels": [4, 8], "embedding": 4, "prior_channels": [4, 4], "device": "$torch.device('cpu')"}
+SMALL = {"channels": [4, 8], "embedding": 4, "prior_channels": [4, 4], "device": "cpu"}
 LABELS = {  # of the phantoms and the hippocampus
     "ankle": {0: "background", 1: "tibia", 2: "fibula", 3: "talus"},
     "hippocampus": {0: "background", 1: "anterior", 2: "posterior"},

@@ -23,7 +23,7 @@ from tools.data.files import write_nifti
 
 
 def infer(call, model: Path, images: Path, output: Path, **overrides) -> Path:
-    settings = {"device": "$torch.device('cpu')", "precision": "float32", **overrides}
+    settings = {"device": "cpu", "precision": "float32", **overrides}
     call("run", "inference", dataset_dir=images, model_dir=model, output_dir=output, **settings)
     return output
 

@@ -28,7 +28,7 @@ TINY = {
     "hidden": 32,
     "learning_rate": 0.005,
     "precision": "float32",
-    "device": "$torch.device('cpu')",
+    "device": "cpu",
     "progress_bar": False,
     "train#dataset#num_workers": 0,
     "validate#dataset#num_workers": 0,

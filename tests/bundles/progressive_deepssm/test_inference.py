@@ -16,7 +16,7 @@ from tools.shape.distance import point_distances
 from tools.shape.particles import read_particles
 from tools.shape.surfaces import read_surface, volume
 
-CPU = "$torch.device('cpu')"
+CPU = "cpu"
 
 
 @pytest.fixture(scope="module")
