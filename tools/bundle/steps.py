@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import distributed, nn
 
-__all__ = ["mean_over_processes", "optimise", "processes", "seeded_generator"]
+__all__ = ["mean_over_processes", "name_seed", "optimise", "processes", "seeded_generator"]
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
@@ -16,6 +17,11 @@ def seeded_generator(*numbers: int) -> torch.Generator:
     entropy = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     # numpy 1.26 cannot shift its own integer, and torch takes 63 bits
     return torch.Generator().manual_seed(int(entropy) >> 1)
+
+
+def name_seed(name: str) -> int:
+    """A number for a name, to seed with."""
+    return zlib.crc32(name.encode())
 
 
 def processes() -> int:

@@ -11,6 +11,7 @@ from monai.data import CacheDataset
 
 from multidomain_segmentation.stages import Schedule
 from tools.bundle.schedule import StepSampler
+from tools.bundle.steps import name_seed
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
 from tools.data.slices import crop
@@ -134,8 +135,8 @@ class BalancedSliceSampler(StepSampler):
         """The draws of a step: ``slices_per_domain`` of its first domain, then of its second, and so on."""
         result = []
         for domain in self._active(step):
-            # A stream a domain: which others are trained beside it changes nothing for it.
-            random = np.random.default_rng((self.seed, step, domain))
+            # A stream for each name: which other domains are trained beside it changes nothing for a domain.
+            random = np.random.default_rng((self.seed, step, name_seed(self.names[domain])))
             draws = [self._draw(domain, random) for _ in range(self.count * self.world_size)]
             result += draws[self.rank * self.count : (self.rank + 1) * self.count]
         return result

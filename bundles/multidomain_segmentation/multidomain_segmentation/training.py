@@ -15,7 +15,7 @@ from multidomain_segmentation.stages import Schedule
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.bundle.steps import mean_over_processes, optimise, processes, seeded_generator
+from tools.bundle.steps import mean_over_processes, name_seed, optimise, processes, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
@@ -122,11 +122,9 @@ class MultiDomainUpdate:
             name = self.plan.names[index]
             part, one_hot = image[rows], F.one_hot(label[rows], self.plan.domains[name].num_classes).movedim(-1, 1).float()
             if self.augmentation is not None:
-                # Seeded for each domain apart: which others are trained beside it changes nothing for it.
-                generator = seeded_generator(self.seed, step, index, self.rank)
+                # Seeded by the domain's name: which others are trained beside it changes nothing for it.
+                generator = seeded_generator(self.seed, step, name_seed(name), self.rank)
                 part, one_hot = self.augmentation.deform(part, one_hot, generator)
-                # Outside of the slice nothing is known: background.
-                one_hot[:, 0] += 1 - one_hot.sum(1)
                 image[rows] = self.augmentation.intensities(part, generator) if images else part
             labels[name] = one_hot
         return image, labels, domains

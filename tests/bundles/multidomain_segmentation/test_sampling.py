@@ -104,6 +104,13 @@ def test_a_domain_is_drawn_alike_alone_and_beside_others(dataset):
     assert all(together.batch(k)[4:8] == alone.batch(k) for k in range(10))
 
 
+def test_a_domain_is_drawn_alike_whatever_its_number(dataset):
+    knees = SliceDataset([volume(0), volume(0, shown=0)], transform=lambda case: case, num_workers=0, progress=False)
+    alone = BalancedSliceSampler(knees, DomainPlan(domains={"knee": PLAN.domains["knee"]}, patch_size=(32, 16)), slices_per_domain=4)
+    for step in range(10):
+        assert [draw[1:] for draw in alone.batch(step)] == [draw[1:] for draw in sampler(dataset).batch(step)[4:8]]
+
+
 def test_a_pass_goes_on_where_the_last_ended(dataset):
     made = sampler(dataset, epoch_length=3)
     assert len(made) == 3
