@@ -39,7 +39,7 @@ workflow = create_workflow("ConfigWorkflow", config_file=config, workflow_type="
 workflow.run()
 files = [module.__file__ for module in sys.modules.values() if getattr(module, "__file__", None)]
 print(json.dumps({
-    "network": sys.modules[type(network).__module__].__file__,
+    "own": [module.__file__ for key, module in sys.modules.items() if key.startswith(name) and getattr(module, "__file__", None)],
     "numpy": numpy.__version__,
     "repository": [file for file in files if pathlib.Path(file).is_relative_to(repository)],
 }))
@@ -130,7 +130,8 @@ def test_a_packed_bundle_works_alone(name, numpy, data, tmp_path):
     answer = json.loads(outside([str(python), "-c", WAYS, *arguments], place).splitlines()[-1])
     assert answer["numpy"] == version
     assert answer["repository"] == []
-    assert Path(answer["network"]).resolve().is_relative_to(root)
+    assert len(answer["own"]) > 2
+    assert all(Path(file).resolve().is_relative_to(root) for file in answer["own"])
     predicted = {path.name: np.asarray(nib.load(path).dataobj) for path in (out / "inference").glob("*_seg.nii.gz")}
     assert len(predicted) == 6
     for way in ("workflow", "created"):
