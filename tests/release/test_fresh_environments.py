@@ -31,7 +31,7 @@ import numpy
 from monai.bundle import ConfigWorkflow, create_workflow, load
 
 root, name, output, repository, options = pathlib.Path(sys.argv[1]), *sys.argv[2:5], json.loads(sys.argv[5])
-network = load(name, bundle_dir=str(root / ".."), source="github", workflow_type="inference")
+load(name, bundle_dir=str(root / ".."), source="github", workflow_type="inference")
 config = str(root / "configs" / "inference.json")
 workflow = ConfigWorkflow(config_file=config, workflow_type="inference", output_dir=output + "/workflow", **options)
 workflow.run()

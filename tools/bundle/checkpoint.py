@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError, first_line
-from tools.data.files import atomic_path
+from tools.data.files import as_read, atomic_path
 
 __all__ = ["Answering", "ResumableCheckpoint", "WeightsSaver", "initial_network", "load_weights", "plain", "save_weights"]
 
@@ -100,7 +99,7 @@ class ResumableCheckpoint:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self.sampler = Path(path), sampler
-        self.settings = {name: json.dumps(value, sort_keys=True) for name, value in (settings or {}).items()}
+        self.settings = as_read(settings or {})
         self.objects = {name: plain(item) for name, item in objects.items()}
         self.resume, self.engines, self.rank = to_bool(resume), dict(engines or {}), rank
 

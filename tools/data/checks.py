@@ -161,8 +161,11 @@ def check_label(
     return found
 
 
-def check_pair(image: Path, label: Path | None, values: Collection[int]) -> None:
+def check_pair(image: Path, label: Path | None, values: Collection[int]) -> np.ndarray:
     """Check an image and, where there is one, its label map of these values: :func:`check_image`, :func:`check_label`.
+
+    Returns:
+        the image's affine (4, 4), voxel index to RAS millimetres.
 
     Raises:
         DataError: see there.
@@ -170,6 +173,7 @@ def check_pair(image: Path, label: Path | None, values: Collection[int]) -> None
     shape, affine = check_image(image)
     if label is not None:
         check_label(label, values, shape, affine, image)
+    return affine
 
 
 def check_images(cases: Iterable[Case]) -> None:

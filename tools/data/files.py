@@ -57,8 +57,8 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 
 
 def as_read(content: Any) -> Any:
-    """What reading it back from JSON gives: lists for tuples, texts for other keys."""
-    return json.loads(json.dumps(content))
+    """What :func:`write_json` makes of it, read back: lists for tuples, texts for other keys."""
+    return json.loads(json.dumps(content, default=_plain))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

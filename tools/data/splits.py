@@ -277,13 +277,14 @@ def evaluation_cases(
     """
     cases: Sequence[Case] = dataset.cases
     split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
-    trained = set(record["train"]) if record is not None else set()
-    if record is not None and trained <= {case.name for case in cases}:
+    trained = set() if record is None else set(record["train"])
+    present = trained & {case.name for case in cases}
+    if record is not None and present == trained:
         known = apply_split(dataset, record, source)
         cases = known.report or known.validation
         split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
-    elif record is not None and record.get("dataset", dataset.name) == dataset.name and any(case.name in trained for case in cases):
-        cases = [case for case in cases if case.name not in trained]
+    elif present and record.get("dataset", dataset.name) == dataset.name:
+        cases = [case for case in cases if case.name not in present]
         split = f"labelled cases of {dataset.name} that the model was not trained on"
     labelled = [case for case in cases if case.label is not None]
     if not labelled:

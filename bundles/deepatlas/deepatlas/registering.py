@@ -16,7 +16,7 @@ from torch import nn
 
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.data.checks import DataError, check_pair, read_nifti
+from tools.data.checks import DataError, check_pair
 from tools.data.decathlon import Case, case_name
 from tools.data.files import write_nifti
 from tools.data.geometry import GridMapping, load_volume, to_plan
@@ -175,21 +175,18 @@ def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
             would write the same files.
     """
     outputs: dict[str, Path] = {}
-    grids: set[Path] = set()
-    seen: set[tuple[Path, Path | None]] = set()
+    affines: dict[tuple[Path, Path | None], np.ndarray] = {}
     for fixed, moving in pairs:
         stem = f"{moving.name}_to_{fixed.name}"
         if stem in outputs:
             raise DataError(f"{fixed.image}: the pair {stem} occurs twice, its results would overwrite each other")
         outputs[stem] = fixed.image
         for case in (fixed, moving):
-            if (case.image, case.label) not in seen:
-                seen.add((case.image, case.label))
-                check_pair(case.image, case.label, plan.label_values)
-        if fixed.image not in grids:
-            grids.add(fixed.image)
-            if is_sheared(read_nifti(fixed.image)[1]):
-                raise DataError(f"{fixed.image}: its grid is sheared, a displacement field of ITK cannot have it; resample the image first")
+            files = case.image, case.label
+            if files not in affines:
+                affines[files] = check_pair(*files, plan.label_values)
+        if is_sheared(affines[fixed.image, fixed.label]):
+            raise DataError(f"{fixed.image}: its grid is sheared, a displacement field of ITK cannot have it; resample the image first")
 
 
 def register_pairs(

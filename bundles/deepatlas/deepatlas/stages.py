@@ -141,8 +141,7 @@ class Schedule:
         Raises:
             ValueError: it learns in none.
         """
-        bounds = stage_bounds([stage.share for stage in self.stages], self.total_steps)
-        begins = [begin for stage, begin, end in zip(self.stages, bounds, bounds[1:]) if begin < end and getattr(stage, network)]
+        begins = [number for number, step in enumerate(self._steps) if step.begins and getattr(step.stage, network)]
         if not begins:
             raise ValueError(f"no stage trains the {network} network")
         return begins[-1]
