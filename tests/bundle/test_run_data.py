@@ -7,6 +7,7 @@ import pytest
 from tools.bundle.run_data import RunData
 from tools.data.checks import DataError
 from tools.data.plan import Plan
+from tools.data.typical import typical_cases
 
 
 def make(dataset, output, **options) -> RunData:
@@ -133,3 +134,57 @@ def test_cases_of_a_program(tiny_dataset, tmp_path):
     cases[1]["label"] = make(tiny_dataset, tmp_path).train[2]["label"]
     with pytest.raises(DataError, match="but its image"):
         make("", tmp_path).check(given=cases)
+
+
+def labelled(data):
+    return [case["name"] for case in data.train if "label" in case]
+
+
+def test_the_most_typical_case_is_labelled(tiny_dataset, tmp_path):
+    def chosen(limit, seed):
+        options = {"fold": "all", "label_limit": limit, "label_seed": seed, "label_choice": "typical"}
+        return make(tiny_dataset, tmp_path, split=options)
+
+    data = chosen(1, 0)
+    order = list(typical_cases(data.dataset.cases, data.plan))
+    assert labelled(data) == order[:1]
+    assert labelled(chosen(3, 0)) == sorted(order[:3])
+    assert labelled(chosen(1, 1)) == [next(typical_cases(data.dataset.cases, data.plan, start=1))] != order[:1]
+    assert data.split.record["label_choice"] == "typical"
+
+
+def test_typical_patients(tiny_dataset, tmp_path):
+    # The patient is the parity of a case's number: one patient has case_00, case_02 and case_04.
+    for k in (0, 2, 4):
+        for folder in ("imagesTr", "labelsTr"):
+            path = tiny_dataset / folder / f"case_0{k}.nii.gz"
+            path.rename(path.with_name(f"even_0{k}.nii.gz"))
+    description = (tiny_dataset / "dataset.json").read_text()
+    for k in (0, 2, 4):
+        description = description.replace(f"case_0{k}", f"even_0{k}")
+    (tiny_dataset / "dataset.json").write_text(description)
+    data = make(tiny_dataset, tmp_path, split={"fold": "all", "label_limit": 1, "label_choice": "typical", "group_pattern": "^[a-z]+"})
+    first = next(typical_cases(data.dataset.cases, data.plan))
+    assert labelled(data) == [case.name for case in data.dataset.cases if case.name[:4] == first[:4]]
+    assert len(labelled(data)) == 3
+
+
+def test_without_a_limit_no_image_is_read(tiny_dataset, tmp_path):
+    for path in (tiny_dataset / "imagesTr").iterdir():
+        path.write_bytes(b"")
+    data = make(tiny_dataset, tmp_path, split={"fold": "all", "label_choice": "typical"})
+    assert len(labelled(data)) == 6
+    assert "label_choice" not in data.split.record
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_choice": "best"}, "label_choice must be one of random, typical, not 'best'"),
+        ({"label_choice": "typical", "label_limit": 1, "label_seed": 6}, "label_seed must be from 0 to 5"),
+        ({"label_choice": "typical", "label_limit": 7}, "label_limit is 7, but only 6"),
+    ],
+)
+def test_labels_that_cannot_be_chosen(tiny_dataset, tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        make(tiny_dataset, tmp_path, split={"fold": "all", **options}).split  # noqa: B018

@@ -6,11 +6,15 @@ import tarfile
 
 import pytest
 
-from tools.commands.data import hippocampus, phantoms, split
+from tests.conftest import write_dataset
+from tools.__main__ import main
+from tools.commands.data import hippocampus, phantoms, split, typical
 from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
 from tools.data.folders import fill_new_folder
+from tools.data.plan import make_plan
 from tools.data.splits import select
+from tools.data.typical import typical_cases
 
 
 def test_phantoms_write_a_readable_data_set(tmp_path, capsys):
@@ -146,3 +150,23 @@ def test_a_split_is_not_overwritten(tiny_dataset, tmp_path):
     with pytest.raises(DataError, match="splits.json: exists already"):
         split(str(tiny_dataset), str(tmp_path / "splits.json"))
     assert (tmp_path / "splits.json").read_text() == "precious"
+
+
+def test_which_images_to_label(tiny_dataset, capsys):
+    dataset = read_dataset(tiny_dataset)
+    order = list(typical_cases(dataset.cases, make_plan(dataset)))
+    main(["data", "typical", "--dataset_dir", str(tiny_dataset), "--count", "3"])
+    assert capsys.readouterr().out.split() == order[:3]
+
+
+def test_images_to_label_need_no_label(tmp_path, capsys):
+    typical(str(write_dataset(tmp_path / "set", cases=3, labelled=0)), count=1, start=2)
+    assert capsys.readouterr().out.startswith("case_0")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"count": 7}, "--count must be from 1 to 6, got 7"), ({"start": 6}, "--start must be from 0 to 5, got 6")]
+)
+def test_more_images_than_there_are(tiny_dataset, options, message):
+    with pytest.raises(ValueError, match=message):
+        typical(str(tiny_dataset), **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from tools.data.decathlon import Case, Dataset, read_dataset
 from tools.data.files import remove_leftovers
 from tools.data.plan import Plan, make_plan
 from tools.data.splits import Split, read_split, select, write_split
+from tools.data.typical import typical_cases
 
 __all__ = ["RunData", "as_dictionaries"]
+
+LABEL_CHOICES = ("random", "typical")
 
 
 def as_dictionaries(cases: Iterable[Case]) -> list[dict[str, str]]:
@@ -37,7 +40,9 @@ class RunData:
         dataset_dir: Decathlon-style folder, or "" for none.
         output_dir: where ``plan.json`` and ``splits.json`` are written.
         model_dir: a trained model's folder; its plan is used when ``use_model_plan`` is set or there is no data set.
-        split: arguments of :func:`tools.data.splits.select`.
+        split: arguments of :func:`tools.data.splits.select`; and ``label_choice``, how ``label_limit`` chooses: "random", by
+            ``label_seed``, or "typical", by the images (:mod:`tools.data.typical`), where ``label_seed`` 0 begins with the most typical
+            one, 1 with the next.
         plan: overrides of :func:`tools.data.plan.make_plan`; ``None`` values leave a field to the data.
         extra: what the bundle adds to the plan (network sizes).
         use_model_plan: fine-tuning: follow the plan the weights were made with.
@@ -72,7 +77,16 @@ class RunData:
         """The cases of this run."""
         if self.dataset is None:
             return Split(train=(), validation=(), report=(), record={})
-        return select(self.dataset, **self._split_options)
+        options = dict(self._split_options)
+        choice = options.pop("label_choice", "random")
+        if choice not in LABEL_CHOICES:
+            raise DataError(f"label_choice must be one of {', '.join(LABEL_CHOICES)}, not {choice!r}")
+        return select(self.dataset, **options, **({"label_order": self._typical} if choice == "typical" else {}))
+
+    def _typical(self, cases: Sequence[Case], labelled: Collection[str], seed: int) -> Iterator[str]:
+        if not 0 <= seed < len(labelled):
+            raise DataError(f"label_seed must be from 0 to {len(labelled) - 1}, the number of a typical case, not {seed}")
+        return typical_cases(cases, self.plan, labelled, seed)
 
     @cached_property
     def plan(self) -> Plan:

@@ -1,4 +1,4 @@
-"""``python -m tools data``: make phantoms, get the real hippocampus set, or split a set."""
+"""``python -m tools data``: make phantoms, get the real hippocampus set, split a set, or say which images to label first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tools.data.checks import DataError
 from tools.data.folders import fill_new_folder
 
-__all__ = ["COMMANDS", "hippocampus", "phantoms", "split"]
+__all__ = ["COMMANDS", "hippocampus", "phantoms", "split", "typical"]
 
 _TASK = "Task04_Hippocampus"
 
@@ -127,5 +127,30 @@ def split(
     print(f"{to}: {len(chosen.train)} cases to train, {len(chosen.validation)} to validate, {len(chosen.report)} to report")
 
 
+def typical(dataset_dir: str, count: int = 5, start: int = 0) -> None:
+    """Print which images to label first: those that stand for the others, by the images alone.
+
+    Args:
+        dataset_dir: Decathlon-style folder, labelled or not.
+        count: number of names to print, one a line, the first choice first.
+        start: 0 begins with the most typical image, 1 with the next.
+    """
+    from itertools import islice
+
+    from tools.data.checks import check_images
+    from tools.data.decathlon import read_dataset
+    from tools.data.plan import make_plan
+    from tools.data.typical import typical_cases
+
+    dataset = read_dataset(dataset_dir)
+    (count,), (start,) = _numbers(count, "count", int, (1,)), _numbers(start, "start", int, (1,))
+    for name, value, least, most in (("count", count, 1, len(dataset.cases)), ("start", start, 0, len(dataset.cases) - 1)):
+        if not least <= value <= most:
+            raise ValueError(f"--{name} must be from {least} to {most}, got {value}")
+    check_images(dataset.cases)
+    for name in islice(typical_cases(dataset.cases, make_plan(dataset), start=start), count):
+        print(name)
+
+
 #: what ``python -m tools data`` offers
-COMMANDS = {"phantoms": phantoms, "hippocampus": hippocampus, "split": split}
+COMMANDS = {"phantoms": phantoms, "hippocampus": hippocampus, "split": split, "typical": typical}

@@ -17,7 +17,7 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 MONITORED = 8  # training cases looked at where no case is held out
+#: training cases, names of those that are labelled, and a seed, to names in the order in which their labels are to be used
+LabelOrder = Callable[[Sequence[Case], set[str], int], Iterable[str]]
 FRAMES = r"^.+?(?=_frame|$)"  # the part of a name before "_frame": the patient of a moving picture
 
 
@@ -177,6 +179,7 @@ def select(
     group_pattern: str | None = None,
     splits_file: str | os.PathLike | None = None,
     rotate_labels: bool = False,
+    label_order: LabelOrder | None = None,
 ) -> Split:
     """The cases of one run. Numbers may be strings, as they come from a command line.
 
@@ -194,6 +197,7 @@ def select(
             then still count, and only if the file has no list of labelled cases.
         rotate_labels: whether ``label_limit`` begins at another case in every fold, so that over the folds different ones are used;
             otherwise all folds use the same ones as far as they train on them.
+        label_order: chooses the labels of ``label_limit`` in the place of chance; asked only where there is a limit.
 
     Raises:
         DataError: a number is not one or out of range, ``label_limit`` exceeds the labelled training cases, or the file does not
@@ -201,7 +205,9 @@ def select(
     """
     if splits_file:
         record = read_split(splits_file)
-        return _follow(dataset, record, splits_file, split_seed=split_seed, label_limit=label_limit, label_seed=label_seed)
+        return _follow(
+            dataset, record, splits_file, split_seed=split_seed, label_limit=label_limit, label_seed=label_seed, label_order=label_order
+        )
     everything = "all" in (fold, folds) or str(folds) == "1"
     plan = make_splits(dataset, 1 if everything else folds, split_seed, holdout, group_pattern)
     index = 0 if everything else _number("fold", fold, least=0)
@@ -210,7 +216,9 @@ def select(
         raise DataError(f"{dataset.root / 'dataset.json'}: fold {index} does not exist, there are {len(divisions)} (from 0)")
     division = divisions[min(index, len(divisions) - 1)]
     rotation = index / len(divisions) if rotate_labels else 0.0
-    labelled = _limited(dataset, division["train"], plan["split_seed"], label_limit, label_seed, plan["group_pattern"], rotation)
+    labelled = _limited(
+        dataset, division["train"], plan["split_seed"], label_limit, label_seed, plan["group_pattern"], rotation, label_order
+    )
     if division["validation_in_training"] and labelled:
         # Validating on a label that label_limit hides would let it in by the back door.
         division["validation"] = sorted(_ordered(labelled, plan["split_seed"])[:MONITORED])
@@ -219,6 +227,7 @@ def select(
         "fold": "all" if everything else index,
         "label_limit": _limit(label_limit) or "all",
         "label_seed": _number("label_seed", label_seed),
+        **({"label_choice": "typical"} if label_order and _limit(label_limit) else {}),
         **({"rotate_labels": True} if rotate_labels else {}),
         **division,
         "labelled": labelled,
@@ -386,10 +395,12 @@ def _follow(
     split_seed: int | str = 0,
     label_limit: int | str | None = None,
     label_seed: int | str = 0,
+    label_order: LabelOrder | None = None,
 ) -> Split:
     if "labelled" not in record:
         seed, pattern = record.get("split_seed", split_seed), record.get("group_pattern")
-        record = {**record, "labelled": _limited(dataset, record["train"], seed, label_limit, label_seed, pattern)}
+        labelled = _limited(dataset, record["train"], seed, label_limit, label_seed, pattern, order=label_order)
+        record = {**record, "labelled": labelled}
     return apply_split(dataset, record, source)
 
 
@@ -405,8 +416,10 @@ def _limited(
     label_seed: Any,
     group_pattern: str | None = None,
     rotation: float = 0.0,
+    order: LabelOrder | None = None,
 ) -> list[str]:
-    """Names of the training cases whose labels are used: groups in their seeded order, from the place ``rotation`` (0 .. 1) on."""
+    """Names of the training cases whose labels are used: groups in the order given, or in their seeded one, from the place ``rotation``
+    (0 .. 1) on."""
     train, group = set(train), case_groups(dataset, group_pattern)
     labelled = [case.name for case in dataset.cases if case.label is not None]
     trained = {group[name] for name in labelled if name in train}
@@ -416,10 +429,19 @@ def _limited(
     if limit > len(trained):
         what = "groups (patients)" if group_pattern else "cases"
         raise DataError(f"{dataset.root / 'dataset.json'}: label_limit is {limit}, but only {len(trained)} training {what} are labelled")
+    seed = _number("label_seed", label_seed)
+    if order:
+        cases = [case for case in dataset.cases if case.name in train]
+        chosen: dict[str, None] = {}
+        for name in order(cases, {name for name in labelled if name in train}, seed):
+            chosen[group[name]] = None
+            if len(chosen) == limit:
+                break
+        return sorted(name for name in labelled if name in train and group[name] in chosen)
     # The circle holds the groups of all folds: every fold sees the same order, and takes of it what it trains on.
-    circle = _ordered({group[name] for name in labelled}, _number("split_seed", split_seed), "label", _number("label_seed", label_seed))
+    circle = _ordered({group[name] for name in labelled}, _number("split_seed", split_seed), "label", seed)
     begin = int(rotation * len(circle) + 1e-9)
-    chosen = set([name for name in [*circle[begin:], *circle[:begin]] if name in trained][:limit])
+    chosen = dict.fromkeys([name for name in [*circle[begin:], *circle[:begin]] if name in trained][:limit])
     return sorted(name for name in labelled if name in train and group[name] in chosen)
 
 
