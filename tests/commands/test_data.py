@@ -6,7 +6,6 @@ import tarfile
 
 import pytest
 
-from tests.conftest import write_dataset
 from tools.__main__ import main
 from tools.commands.data import hippocampus, phantoms, split, typical
 from tools.data.checks import DataError
@@ -159,9 +158,14 @@ def test_which_images_to_label(tiny_dataset, capsys):
     assert capsys.readouterr().out.split() == order[:3]
 
 
-def test_images_to_label_need_no_label(tmp_path, capsys):
-    typical(str(write_dataset(tmp_path / "set", cases=3, labelled=0)), count=1, start=2)
-    assert capsys.readouterr().out.startswith("case_0")
+def test_images_to_label_need_no_label(tiny_dataset, capsys):
+    typical(str(tiny_dataset), count=2, start=1)
+    with_labels = capsys.readouterr().out
+    description = json.loads((tiny_dataset / "dataset.json").read_text())
+    description["training"] = [{"image": entry["image"]} for entry in description["training"]]
+    (tiny_dataset / "dataset.json").write_text(json.dumps(description))
+    typical(str(tiny_dataset), count=2, start=1)
+    assert capsys.readouterr().out == with_labels
 
 
 @pytest.mark.parametrize(
