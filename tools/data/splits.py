@@ -430,18 +430,20 @@ def _limited(
         what = "groups (patients)" if group_pattern else "cases"
         raise DataError(f"{dataset.root / 'dataset.json'}: label_limit is {limit}, but only {len(trained)} training {what} are labelled")
     seed = _number("label_seed", label_seed)
+    ranked: Iterable[str]
     if order:
         cases = [case for case in dataset.cases if case.name in train]
-        chosen: dict[str, None] = {}
-        for name in order(cases, {name for name in labelled if name in train}, seed):
-            chosen[group[name]] = None
-            if len(chosen) == limit:
-                break
-        return sorted(name for name in labelled if name in train and group[name] in chosen)
-    # The circle holds the groups of all folds: every fold sees the same order, and takes of it what it trains on.
-    circle = _ordered({group[name] for name in labelled}, _number("split_seed", split_seed), "label", seed)
-    begin = int(rotation * len(circle) + 1e-9)
-    chosen = dict.fromkeys([name for name in [*circle[begin:], *circle[:begin]] if name in trained][:limit])
+        ranked = (group[name] for name in order(cases, {name for name in labelled if name in train}, seed))
+    else:
+        # The circle holds the groups of all folds: every fold sees the same order, and takes of it what it trains on.
+        circle = _ordered({group[name] for name in labelled}, _number("split_seed", split_seed), "label", seed)
+        begin = int(rotation * len(circle) + 1e-9)
+        ranked = (name for name in [*circle[begin:], *circle[:begin]] if name in trained)
+    chosen: set[str] = set()
+    for name in ranked:
+        chosen.add(name)
+        if len(chosen) == limit:
+            break
     return sorted(name for name in labelled if name in train and group[name] in chosen)
 
 
