@@ -47,6 +47,15 @@ def test_training_builds(overlay, small_dataset, tmp_path):
     assert schedule.count("registration") + schedule.count("segmentation") == schedule.total_steps
 
 
+@pytest.mark.parametrize(
+    ("changes", "rate"), [({}, 0.001), ({"backbone": "swin"}, 0.0005), ({"backbone": "swin", "registration_learning_rate": 0.002}, 0.002)]
+)
+def test_learning_rate_of_the_registration(changes, rate, small_dataset, tmp_path):
+    made = workflow("train", kind="train", dataset_dir=str(small_dataset), output_dir=str(tmp_path), folds=2, **changes)
+    assert made.trainer  # the property that builds the rest
+    assert made.parser.get_parsed_content("registration_optimizer").param_groups[0]["lr"] == rate
+
+
 def test_multi_gpu_training_keys(small_dataset):
     check_overrides(files("train", "multi_gpu_train"), {})
 
