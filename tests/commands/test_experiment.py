@@ -379,7 +379,7 @@ def test_execute_returns_the_status_and_keeps_the_log(tmp_path: Path) -> None:
 
 def test_list_needs_neither_data_nor_folder(capsys: pytest.CaptureFixture[str]) -> None:
     experiment("deepatlas", list=True)
-    assert "joint_1_a" in capsys.readouterr().out
+    assert "joint_1_random_label_seed0" in capsys.readouterr().out
 
 
 def test_command_needs_data() -> None:
