@@ -364,6 +364,14 @@ def test_training_cases_are_never_evaluated_on(tiny_dataset, name, count):
     assert not {case.name for case in cases} & set(trained) or name == "others"
 
 
+@pytest.mark.parametrize(("labelled", "expected"), [(["case_02"], [0, 1, 3, 4, 5]), (["case_01", "case_02", "gone"], [0, 3, 4, 5])])
+def test_cases_whose_label_was_not_learnt_from(tiny_dataset, labelled, expected):
+    record = {"train": ["case_00", "case_01", "case_02", *labelled], "labelled": labelled, "validation": ["case_03"], "report": ["case_04"]}
+    cases, split = evaluation_cases(read_dataset(tiny_dataset), {"dataset": "blobs", **record}, unlabelled=True)
+    assert [case.name for case in cases] == [f"case_{k:02d}" for k in expected]
+    assert split == "labelled cases of blobs whose label the model did not learn from"
+
+
 def test_nothing_to_evaluate_on(tiny_dataset):
     content = json.loads((tiny_dataset / "dataset.json").read_text())
     content["training"] = [{"image": entry["image"]} for entry in content["training"]]

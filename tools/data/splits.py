@@ -269,7 +269,7 @@ def apply_split(dataset: Dataset, record: Mapping[str, Any], source: str | os.Pa
 
 
 def evaluation_cases(
-    dataset: Dataset, record: Mapping[str, Any] | None, source: str | os.PathLike | None = None
+    dataset: Dataset, record: Mapping[str, Any] | None, source: str | os.PathLike | None = None, unlabelled: bool = False
 ) -> tuple[list[Case], dict[str, Any] | str]:
     """The labelled cases to evaluate a model on, sorted by name, and what they are.
 
@@ -280,21 +280,24 @@ def evaluation_cases(
         dataset: the data set.
         record: the model's split, as :func:`read_split` gives it; None where it has none.
         source: file the record came from, for the messages.
+        unlabelled: instead all cases but those whose label the model learnt from: for methods that do not look at training cases
+            without one.
 
     Raises:
         DataError: no labelled case is left.
     """
     cases: Sequence[Case] = dataset.cases
     split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
-    trained = set() if record is None else set(record["train"])
+    trained = set() if record is None else set(record.get("labelled", record["train"]) if unlabelled else record["train"])
     present = trained & {case.name for case in cases}
-    if record is not None and present == trained:
+    if record is not None and present == trained and not unlabelled:
         known = apply_split(dataset, record, source)
         cases = known.report or known.validation
         split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
-    elif present and record.get("dataset", dataset.name) == dataset.name:
+    elif present and (present == trained or record.get("dataset", dataset.name) == dataset.name):
         cases = [case for case in cases if case.name not in present]
-        split = f"labelled cases of {dataset.name} that the model was not trained on"
+        what = "whose label the model did not learn from" if unlabelled else "that the model was not trained on"
+        split = f"labelled cases of {dataset.name} {what}"
     labelled = [case for case in cases if case.label is not None]
     if not labelled:
         raise DataError(f"{dataset.root}: no labelled case to evaluate on")

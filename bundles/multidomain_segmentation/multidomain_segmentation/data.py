@@ -124,13 +124,18 @@ class DomainRunData(RunData):
         return make_domain_plan(self.domains, **{**self._plan_overrides, "extra": self._extra})
 
     @property
-    def train(self) -> list[dict[str, str]]:
-        """Labelled training cases as MONAI data dictionaries, with the "patient"; the method learns from no others."""
+    def images(self) -> list[dict[str, str]]:
+        """Training cases, labelled or not, as MONAI data dictionaries, with the "patient": what shows how a domain's images look."""
         cases = []
         for name, split in self.splits.items():
             patients = case_groups(self.domains[name], split.record.get("group_pattern"))
-            cases += [case | {"patient": patients[case["name"]]} for case in domain_dictionaries(split.labelled)]
+            cases += [case | {"patient": patients[case["name"]]} for case in domain_dictionaries(split.train)]
         return cases
+
+    @property
+    def train(self) -> list[dict[str, str]]:
+        """The labelled ones of these cases; the network learns from no others."""
+        return [case for case in self.images if "label" in case]
 
     @property
     def validation(self) -> list[dict[str, str]]:

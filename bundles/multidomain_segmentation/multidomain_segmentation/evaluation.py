@@ -32,6 +32,7 @@ from tools.networks.multidomain_unet import MultiDomainSegmentation
 __all__ = ["evaluate", "segment"]
 
 SPACING_UNITS = ("mm", "voxel")
+CASES = ("held_out", "unlabelled")
 
 logger = logging.getLogger("evaluation")
 
@@ -58,6 +59,7 @@ def evaluate(
     device: torch.device,
     precision: str = "auto",
     domains: str | Sequence[str] | None = None,
+    evaluate_on: str = "held_out",
     spacing_unit: str = "mm",
     find_domains: bool | str = False,
     embeddings: bool | str = False,
@@ -73,6 +75,8 @@ def evaluate(
         device: where it computes.
         precision: "auto", "float32", "bf16" or "fp16".
         domains: domains to evaluate; by default all of the data.
+        evaluate_on: "held_out", the report cases, or without any the fold's, or "unlabelled", all cases whose label was not learnt from:
+            where ``label_limit`` hides most labels, these are many more, and the network has seen none of them.
         spacing_unit: "mm", distances by the spacing in the headers, or "voxel", where that is relative and says nothing.
         find_domains: whether to note in ``auto_domain``, ``auto_distance``, ``auto_threshold`` and ``auto_confidence`` what each image
             would have been taken for. Cases are segmented as the domain they are of.
@@ -89,6 +93,8 @@ def evaluate(
     """
     if spacing_unit not in SPACING_UNITS:
         raise DataError(f"spacing_unit must be one of {SPACING_UNITS}, not {spacing_unit!r}")
+    if evaluate_on not in CASES:
+        raise DataError(f"evaluate_on must be one of {CASES}, not {evaluate_on!r}")
     if not isinstance(worst_pictures, int) or isinstance(worst_pictures, bool) or worst_pictures < 0:
         raise DataError(f"worst_pictures must be a whole number from 0 on, not {worst_pictures!r}")
     embeddings = to_bool(embeddings)
@@ -98,7 +104,8 @@ def evaluate(
     plan.check(found)
     path = Path(model_dir) / "splits.json"
     records = read_domain_splits(path) if path.is_file() else {}
-    chosen_cases = {name: evaluation_cases(dataset, records.get(name), path) for name, dataset in found.items()}
+    unlabelled = evaluate_on == "unlabelled"
+    chosen_cases = {name: evaluation_cases(dataset, records.get(name), path, unlabelled) for name, dataset in found.items()}
     cases = {name: members for name, (members, _) in chosen_cases.items()}
     splits = {name: split for name, (_, split) in chosen_cases.items()}
     check_domains(found)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -78,10 +79,29 @@ def test_pictures_of_the_worst_case_of_every_domain(evaluated):
     assert {path.name for path in evaluated.glob("worst_*")} == expected
 
 
+def test_all_cases_whose_label_was_not_learnt_from(bundle_call, model, domains, tiny, tmp_path):
+    copy = shutil.copytree(model, tmp_path / "model")
+    content = json.loads((copy / "splits.json").read_text())
+    for record in content["domains"].values():
+        record["labelled"] = ["case_03"]
+        record["train"] = sorted({"case_03", *record["train"]} - set(record["report"]))
+    content["domains"]["square"]["report"], content["domains"]["square"]["validation"] = [], []
+    (copy / "splits.json").write_text(json.dumps(content))
+    options = {**tiny, "dataset_dir": domains, "model_dir": copy, "output_dir": tmp_path / "out", "evaluate_on": "unlabelled"}
+    bundle_call("evaluating", "train", "evaluate", **options)
+    with open(tmp_path / "out" / "metrics.csv", newline="") as stream:
+        rows = [(row["domain"], row["case"]) for row in csv.DictReader(stream)]
+    others = [f"case_{k:02d}" for k in range(6) if k != 3]
+    assert rows == [(name, case) for name in ("disc", "square") for case in others]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["split"]["square"] == "labelled cases of square whose label the model did not learn from"
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("spacing_unit", "inch", "spacing_unit must be one of"),
+        ("evaluate_on", "validation", "evaluate_on must be one of"),
         ("domains", "disk", "unknown domain"),
         ("dataset_dir", "third", "'bars'"),
         ("embeddings", "maybe", "expected true or false"),

@@ -126,10 +126,17 @@ def test_a_file_without_prototypes(tmp_path, content):
         load_prototypes(tmp_path / "domains.json")
 
 
-def test_a_trained_model_is_described_anew(bundle_call, model, domains, tiny, tmp_path):
-    options = {**tiny, "splits_file": model / "splits.json", "dataset_dir": domains, "model_dir": model, "output_dir": tmp_path}
+@pytest.mark.parametrize("labelled", [None, 1])
+def test_a_trained_model_is_described_anew_by_images_with_and_without_label(bundle_call, model, domains, tiny, tmp_path, labelled):
+    records = json.loads((model / "splits.json").read_text())["domains"]
+    for record in records.values():
+        record["labelled"] = record["labelled"][:labelled]
+    (tmp_path / "splits.json").write_text(json.dumps({"domains": records}))
+    options = {**tiny, "splits_file": tmp_path / "splits.json", "dataset_dir": domains, "model_dir": model, "output_dir": tmp_path}
     bundle_call("describing", "train", "evaluate", **options)
     made, before = (load_prototypes(folder / "domains.json") for folder in (tmp_path, model))
+    assert set(made) == set(records)
     for name, prototype in made.items():
+        assert prototype.volumes == len(records[name]["train"]) > 1
         assert prototype.mean == pytest.approx(before[name].mean)
         assert prototype.threshold == pytest.approx(before[name].threshold)
