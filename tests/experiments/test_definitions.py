@@ -46,7 +46,7 @@ def answer(command, log, environment):
     if command[4] == "evaluating":
         domains = options.get("target", options["domains"]).split(",")
         dice = 0.9 if "full" in folder.parent.name else 0.8
-        write_csv(folder / "metrics.csv", [{"case": "1", "domain": d, "dice_mean": dice, "auto_domain": d} for d in domains])
+        write_csv(folder / "metrics.csv", [{"case": "1", "domain": d, "dice_mean": dice, "auto_answer": d} for d in domains])
     return 0
 
 

@@ -58,7 +58,7 @@ def read_domains(dataset_dir: str | os.PathLike) -> Domains:
             path = folder / "dataset.json"
             if dataset.name in domains:
                 raise DataError(f"{path}: two domains are named {dataset.name!r} (the other is in {domains[dataset.name].root})")
-            if not dataset.name.strip() or dataset.name == AUTO or any(c in dataset.name for c in "/\\"):
+            if not dataset.name.strip() or dataset.name == AUTO or any(c in dataset.name for c in "/\\."):
                 raise DataError(f"{path}: {dataset.name!r} cannot be the name of a domain")
             if not dataset.cases:
                 raise DataError(f"{path}: the domain {dataset.name!r} has no training case")

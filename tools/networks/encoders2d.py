@@ -77,15 +77,14 @@ def make_encoder(name: str, channels: Sequence[int] = (24, 48, 96, 160), weights
         weights: ImageNet weights for a ResNet, see :func:`load_imagenet`; None for random ones.
 
     Raises:
-        ValueError: the name is unknown, or weights are given for the plain encoder.
-        DataError: the weights are unfit.
+        DataError: the name is unknown, weights are given for the plain encoder, or they are unfit.
     """
     if name == "plain":
         if weights:
-            raise ValueError("weights are for a ResNet encoder, the plain one has none")
+            raise DataError("weights are for a ResNet encoder, the plain one has none")
         return PlainEncoder(channels)
     if name not in ResNetEncoder.get_encoder_names():
-        raise ValueError(f"encoder must be 'plain' or one of {ResNetEncoder.get_encoder_names()}, not {name!r}")
+        raise DataError(f"encoder must be 'plain' or one of {ResNetEncoder.get_encoder_names()}, not {name!r}")
     encoder = ResNet2dEncoder(name)
     return load_imagenet(encoder, weights) if weights else encoder
 

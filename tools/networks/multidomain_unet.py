@@ -13,6 +13,7 @@ from monai.networks.nets.attentionunet import AttentionBlock
 from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
+from tools.data.checks import DataError
 from tools.networks.domain_heads import DomainHead, DomainLogits, UnionHead, check_classes
 from tools.networks.domain_norm import add_domain_norms, convert_domain_norms
 from tools.networks.domain_selector import DomainSelector
@@ -76,8 +77,8 @@ class MultiDomainSegmentation(nn.Module):
         deep_supervision: whether the coarser levels have last layers too, which only training asks (Lee et al., AISTATS 2015).
 
     Raises:
-        DataError: a domain's name or number of classes is unfit, or so are the weights.
-        ValueError: the encoder or the kind of skips is unknown, or the decoder's levels do not fit the encoder's.
+        DataError: a domain's name or number of classes is unfit, or so are the weights; the encoder or the kind of skips is unknown, or the
+            decoder's levels do not fit the encoder's.
     """
 
     def __init__(
@@ -95,14 +96,14 @@ class MultiDomainSegmentation(nn.Module):
     ) -> None:
         super().__init__()
         if skips not in ("plain", "attention"):
-            raise ValueError(f"skips must be 'plain' or 'attention', not {skips!r}")
+            raise DataError(f"skips must be 'plain' or 'attention', not {skips!r}")
         self.selector = DomainSelector(list(domains))
         self.encoder = make_encoder(encoder, channels, weights)
         skip_channels = list(self.encoder.channels[-2::-1]) + [0] * (self.encoder.strides[0] > 1)
         if decoder_channels is None:
             decoder_channels = skip_channels if skip_channels[-1] else [*skip_channels[:-2], 32, 16]
         if len(decoder_channels) != len(skip_channels):
-            raise ValueError(f"decoder_channels must have {len(skip_channels)} levels, got {tuple(decoder_channels)}")
+            raise DataError(f"decoder_channels must have {len(skip_channels)} levels, got {tuple(decoder_channels)}")
         coarser = (self.encoder.channels[-1], *decoder_channels)
         self.decoder = nn.ModuleList(UpBlock(*sizes, skips == "attention") for sizes in zip(coarser, skip_channels, decoder_channels))
         self.projection = MultiscaleProjection(self.encoder.channels, embedding) if embedding else None

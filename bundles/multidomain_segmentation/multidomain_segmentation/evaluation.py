@@ -79,7 +79,8 @@ def evaluate(
             where ``label_limit`` hides most labels, these are many more, and the network has seen none of them.
         spacing_unit: "mm", distances by the spacing in the headers, or "voxel", where that is relative and says nothing.
         find_domains: whether to note in ``auto_domain``, ``auto_distance``, ``auto_threshold`` and ``auto_confidence`` what each image
-            would have been taken for. Cases are segmented as the domain they are of.
+            would have been taken for, and in ``auto_answer`` that domain, or "refused" where it is too far even from it.
+            Cases are segmented as the domain they are of.
         embeddings: whether to write ``embeddings.csv`` and ``embeddings.png`` too, and the silhouettes into the summary
             (:mod:`multidomain_segmentation.embedding`).
         worst_pictures: number of cases of each domain, those of the lowest mean Dice, to draw as ``worst_<domain>_<rank>_<case>.png``.
@@ -119,7 +120,9 @@ def evaluate(
         row: dict[str, Any] = {"case": case.name, "domain": name}
         row |= segmentation_metrics(prediction, truth, plan.domains[name].labels, spacing)
         if finder is not None:
-            row |= {f"auto_{key}": value for key, value in finder(case.image)._asdict().items()}
+            answer = finder(case.image)
+            row |= {f"auto_{key}": value for key, value in answer._asdict().items()}
+            row["auto_answer"] = "refused" if answer.foreign else answer.domain
         rows.append(row)
         logger.info(f"{name}, {case.name}: Dice {row['dice_mean']:.3f}")
     details: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from multidomain_segmentation.prototypes import DomainFinder
 from multidomain_segmentation.union import union_channels, union_names
 from tools.bundle.transforms import storable
 from tools.data.checks import DataError, check_images
-from tools.data.decathlon import Case, read_images
+from tools.data.decathlon import Case, read_description, read_images
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import AUTO
 from tools.data.files import AtomicNibabelWriter, write_csv
@@ -28,10 +29,14 @@ __all__ = ["images_of", "images_to_segment", "postprocessing", "preprocessing", 
 
 
 def images_of(dataset_dir: str | os.PathLike) -> dict[str, list[Case]]:
-    """The images to predict on: name of the data set to its cases (:func:`tools.data.decathlon.read_images`).
+    """The images to predict on: name of the data set's folder to its cases (:func:`tools.data.decathlon.read_images`).
 
     Args:
         dataset_dir: a Decathlon-style folder, a folder of such, or a folder of ``*.nii.gz``; what is one data set has the name "".
+
+    Returns:
+        the cases, whose ``domain`` is what :func:`tools.data.domains.read_domains` would call it: of the case's entry, or of the data
+        set, or in a folder of data sets the name of the data set's folder.
 
     Raises:
         DataError: there is no image.
@@ -40,7 +45,13 @@ def images_of(dataset_dir: str | os.PathLike) -> dict[str, list[Case]]:
     folders = []
     if root.is_dir() and not (root / "dataset.json").is_file():
         folders = sorted(path for path in root.iterdir() if (path / "dataset.json").is_file() and not path.name.startswith("."))
-    return {folder.name: read_images(folder) for folder in folders} or {"": read_images(root)}
+    result = {}
+    for folder in folders or [root]:
+        name = folder.name if folders else None
+        if (folder / "dataset.json").is_file():
+            name = read_description(folder).get("domain") or name
+        result[folder.name if folders else ""] = [replace(case, domain=case.domain or name) for case in read_images(folder)]
+    return result
 
 
 def images_to_segment(
@@ -49,7 +60,7 @@ def images_to_segment(
     """The images to segment, checked, as MONAI data dictionaries.
 
     Args:
-        dataset_dir: see :func:`images_of`. Of a folder of data sets, one of which has the name ``domain``, that one is taken.
+        dataset_dir: see :func:`images_of`. Where some of the images are described as of ``domain``, these alone are taken.
         plan: the plan of all domains.
         finder: finds the domain of an image.
         domain: name of the domain of all images, or "auto" to find out that of each.
@@ -64,8 +75,8 @@ def images_to_segment(
     if domain != AUTO:
         plan.index(domain)
     found = images_of(dataset_dir)
-    if domain in found:
-        found = {domain: found[domain]}
+    described = {folder: [case for case in cases if case.domain == domain] for folder, cases in found.items()}
+    found = {folder: cases for folder, cases in described.items() if cases} or found
     for cases in found.values():
         check_images(cases)
     times = Counter(case.name for cases in found.values() for case in cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -17,13 +18,24 @@ from multidomain_segmentation.union import union_channels, union_names
 from tools.bundle.checkpoint import Answering, load_weights, plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
+from tools.bundle.run_data import RunData
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import AUTO
 from tools.networks.domain_norm import domain_parameters
 from tools.networks.mask_autoencoder import MaskAutoencoder
 from tools.networks.multidomain_unet import MultiDomainSegmentation
 
-__all__ = ["DomainNetwork", "initial_network", "initial_prior", "learning_parameters", "network_from_plan", "prior_from_plan"]
+__all__ = [
+    "DomainNetwork",
+    "initial_network",
+    "initial_prior",
+    "learning_parameters",
+    "network_from_plan",
+    "prior_from_plan",
+    "usable_prior_weight",
+]
+
+logger = logging.getLogger("training")
 
 ABSENT = -1e4  # logit of the union's labels that a domain has not
 
@@ -86,6 +98,26 @@ def initial_prior(
     """The auto-encoder as a training begins: a trained one where ``finetune`` says so, and its loss has a weight at all."""
     prior = prior_from_plan(plan)
     return (load_weights(Path(model_dir) / "anatomical_prior.pt", prior) if to_bool(finetune) and weight else prior).to(device)
+
+
+def usable_prior_weight(run_data: RunData, model_dir: str | os.PathLike, finetune: bool | str = False, weight: float = 1.0) -> float:
+    """Weight of the anatomical prior: 0, with a warning, where a model that goes on learning has no prior of all its domains.
+
+    That is so of a model that was trained without one, or has got a further domain since. The plan is asked for only where it matters: the
+    schedule, which depends on this weight, can be made without data.
+    """
+    if not to_bool(finetune) or not weight:
+        return weight
+    path = Path(model_dir) / "anatomical_prior.pt"
+    expected, known = list(run_data.plan.names), "there is none"
+    if path.is_file():
+        heads = (key.split(".") for key in torch.load(path, map_location="cpu", weights_only=True))
+        names = {parts[1] for parts in heads if parts[0] == "last"}
+        if names == set(expected):
+            return weight
+        known = f"it is of {sorted(names)}"
+    logger.warning(f"{path}: {known}, so the network goes on without an anatomical prior of the domains {expected}")
+    return 0.0
 
 
 def learning_parameters(network: nn.Module, domains: Sequence[str] = ()) -> Iterator[nn.Parameter]:

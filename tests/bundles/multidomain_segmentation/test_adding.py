@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_the_new_domain_is_learnt(added, third, make_volume):
 def test_plan_splits_and_prototypes_hold_all_domains(added):
     for name in ("plan.json", "splits.json", "domains.json"):
         assert list(json.loads((added / name).read_text())["domains"]) == ["disc", "square", "bars"]
+
+
+def test_a_model_without_a_prior_of_all_its_domains_goes_on_without(train, added, model, third, tmp_path, caplog):
+    """As after a further domain was added: that trains no prior, and the file of the model before knows the old domains only."""
+    copy = shutil.copytree(added, tmp_path / "model")
+    options = {"finetune": "true", "dataset_dir": third, "model_dir": copy, **SHORT}
+    train(tmp_path / "none", **options)
+    assert "anatomical_prior.pt: there is none, so the network goes on without" in caplog.text
+    shutil.copy(model / "anatomical_prior.pt", copy)
+    train(tmp_path / "old", **options)
+    assert "anatomical_prior.pt: it is of ['disc', 'square'], so the network goes on without" in caplog.text
+    for folder in (tmp_path / "none", tmp_path / "old"):
+        assert (folder / "model.pt").is_file()
+        assert not (folder / "anatomical_prior.pt").exists()
 
 
 def refusal(train, output: Path, *overlays: str, **overrides) -> str:

@@ -56,6 +56,10 @@ def test_a_misspelled_override_names_the_nearest_key(train, tmp_path, key, neare
         ([], {"label_limit": {"square": 50}}, "square/dataset.json: label_limit is 50"),
         ([], {"label_limit": {"disk": 1}}, "unknown domain in label_limit: 'disk', the nearest is 'disc'"),
         ([], {"resume": "maybe"}, "expected true or false"),
+        ([], {"encoder": "resnet17"}, "encoder must be 'plain' or one of"),
+        ([], {"encoder": "resnet18", "weights": "missing.pth"}, "missing.pth: no such weights"),
+        ([], {"weights": "missing.pth"}, "weights are for a ResNet encoder"),
+        ([], {"skips": "long"}, "skips must be 'plain' or 'attention', not 'long'"),
         (["experiments/individual"], {}, "one network for one domain: give --domains NAME, one of ['disc', 'square']"),
         (["experiments/transfer"], {}, "needs a target: give --target NAME"),
         (["experiments/transfer"], {"target": "disk"}, "--target disk: no such domain"),
@@ -79,6 +83,8 @@ def faulty(source: Path, folder: Path, fault: str) -> Path:
         content["labels"] = {"0": "background", "7": "shell"}
     elif fault == "two of one name":
         content["domain"] = "disc"
+    elif fault == "a name with a full stop":
+        content["domain"] = "sq.a"
     elif fault == "truncated image":
         image = folder / "square" / "imagesTr" / "case_01.nii.gz"
         image.write_bytes(image.read_bytes()[:2000])
@@ -93,6 +99,7 @@ def faulty(source: Path, folder: Path, fault: str) -> Path:
         ("no labels", "too few labelled cases: 0, at least 1 are needed (domain 'square')"),
         ("unknown label value", "label value 1 not in the data set's [0, 7] (domain 'square')"),
         ("two of one name", "two domains are named 'disc'"),
+        ("a name with a full stop", "square/dataset.json: 'sq.a' cannot be the name of a domain"),
         ("truncated image", "case_01.nii.gz: truncated"),
     ],
 )

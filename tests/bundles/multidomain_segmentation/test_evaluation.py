@@ -30,7 +30,7 @@ def test_one_row_a_report_case_of_every_domain(evaluated, model):
     ]
     for row in rows:
         assert float(row["dice_shell"]) > 0.6
-        assert row["auto_domain"] == row["domain"]
+        assert row["auto_domain"] == row["auto_answer"] == row["domain"]
         assert all(float(row[f"{metric}_shell"]) >= 0 for metric in METRICS)
         assert bool(row["dice_core"]) == (row["domain"] == "disc")
 

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from multidomain_segmentation.evaluation import segment
-from multidomain_segmentation.inference import images_of, postprocessing, preprocessing
+from multidomain_segmentation.inference import images_of, images_to_segment, postprocessing, preprocessing
 from multidomain_segmentation.networks import DomainNetwork, network_from_plan
 from tools.bundle.checkpoint import load_weights
 from tools.bundle.errors import cause
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
+from tools.data.domains import read_domains
 from tools.data.files import write_nifti
 
 
@@ -118,9 +119,39 @@ def test_a_program_that_knows_no_domains_gets_the_union(model, domains, tmp_path
     assert read(tmp_path / "case_00_seg.nii.gz").shape == nib.load(path).shape
 
 
-def test_one_data_set_of_the_folder_is_chosen_by_the_domain(domains):
-    assert list(images_of(domains)) == ["disc", "square"]
-    assert list(images_of(domains / "disc")) == [""]
+def test_images_by_data_set(domains):
+    found = images_of(domains)
+    assert {folder: {case.domain for case in cases} for folder, cases in found.items()} == {"disc": {"disc"}, "square": {"square"}}
+    assert [case.domain for case in images_of(domains / "disc")[""]] == [None] * 6
+    assert [case.domain for case in images_of(domains / "disc" / "imagesTr")[""]] == [None] * 6
+
+
+@pytest.mark.parametrize("described", ["folder", "data set", "entry"])
+def test_images_described_as_of_the_named_domain_are_taken(model, domains, tmp_path, described):
+    """In each of the three layouts that training reads."""
+    plan, folder = DomainPlan.load(model / "plan.json"), shutil.copytree(domains, tmp_path / "data")
+    if described == "data set":
+        for name, number in (("disc", 1), ("square", 2)):
+            content = json.loads((folder / name / "dataset.json").read_text())
+            (folder / name / "dataset.json").write_text(json.dumps({**content, "domain": name}))
+            (folder / name).rename(folder / f"set{number}")
+    elif described == "entry":
+        contents = {name: json.loads((folder / name / "dataset.json").read_text()) for name in ("disc", "square")}
+        entries = [
+            {"image": f"./{name}/{entry['image'][2:]}", "domain": name}
+            for name, content in contents.items()
+            for entry in content["training"][:3]
+        ]
+        for k, entry in enumerate(entries):
+            image = folder / entry["image"]
+            entry["image"] = f"./{k}.nii.gz"
+            image.rename(folder / entry["image"])
+        (folder / "dataset.json").write_text(json.dumps({**contents["disc"], "training": entries}))
+    count = 3 if described == "entry" else 6
+    assert read_domains(folder).keys() == {"disc", "square"}
+    assert [case["domain"] for case in images_to_segment(folder, plan, finder=None, domain="square")] == ["square"] * count
+    names = {case["name"] for case in images_to_segment(folder, plan, finder=None, domain="square")}
+    assert names == ({"3", "4", "5"} if described == "entry" else {f"case_{k:02d}" for k in range(6)})
 
 
 def refusal(call, model, images, output, **overrides) -> str:
