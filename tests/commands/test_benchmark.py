@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -109,3 +110,18 @@ def test_another_bundle_is_refused() -> None:
 def test_formats_need_labelled_cases() -> None:
     with pytest.raises(DataError, match="formats are measured on labelled cases, give --dataset_dir"):
         benchmark("deepatlas", formats=True)
+
+
+def test_a_volume_slice_by_slice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("multidomain_segmentation", to=str(tmp_path / "speed.json"), threads=1, repeats=1, domain="hippocampus")
+    volume = json.loads((tmp_path / "speed.json").read_text())["volume"]
+    assert volume["size"] == [112, 112, 38]
+    assert volume["channels"] == [24, 48, 96, 160]
+    assert volume["seconds"].keys() == {"segmentation", "domain"}
+    assert all(value > 0 for value in volume["seconds"].values())
+    assert "as 'hippocampus'" in capsys.readouterr().out
+
+
+def test_a_volume_of_an_unknown_domain() -> None:
+    with pytest.raises(DataError, match="unknown domain 'kne', the nearest is 'knee'"):
+        benchmark("multidomain_segmentation", repeats=1, domain="kne")

@@ -1,4 +1,4 @@
-"""``python -m tools benchmark deepatlas``: speed side by side with MONAI's parts and ANTs' SyN, in one process on one machine."""
+"""``python -m tools benchmark BUNDLE``: speed, side by side with MONAI's parts and ANTs' SyN where they do the same, in one process."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from torch import nn
 import tools
 from tools.benchmarks.formats import measure_formats
 from tools.benchmarks.sizes import measure_size
+from tools.benchmarks.slicewise import slicewise_tasks
 from tools.bundle.checkpoint import load_weights
 from tools.bundle.precision import autocast_dtype
 from tools.data.checks import DataError, check_dataset
@@ -57,15 +58,18 @@ def benchmark(
     seed: int = 0,
     sizes: str | None = None,
     formats: bool = False,
+    domain: str | None = None,
 ) -> None:
     """Measure the parts of a bundle against their peers and print (and write) the result as JSON.
 
-    Every figure is a median in seconds over repeats that take turns with the peer's, after two rounds to warm up: the local
+    Every figure is a median in seconds over repeats, after two rounds to warm up. Of deepatlas they take turns with the peer's: the local
     correlation against MONAI's, a training step against MONAI's VoxelMorph and LocalNet on the same batch and losses, and one pair from
-    loaded arrays to the warped image against ANTs SyN (``make peers``; said and recorded as skipped where that is missing).
+    loaded arrays to the warped image against ANTs SyN (``make peers``; said and recorded as skipped where that is missing). Of
+    multidomain_segmentation: one volume of 38 slices of 112 x 112, from its file to the label map on its grid, and finding its domain.
 
     Args:
-        bundle: "deepatlas".
+        bundle: "deepatlas" or "multidomain_segmentation"; of the latter only ``to``, ``threads``, ``repeats``, ``model_dir``, ``seed`` and
+            ``domain`` count.
         to: JSON file to write.
         threads: CPU threads of everybody.
         repeats: measurements of each kind.
@@ -76,12 +80,13 @@ def benchmark(
         sizes: grids such as "64,64,64;160,192,160": training steps and peak memory are then measured at each, and nothing else.
         formats: measure the segmentation network in float32, bf16 and int8, by PyTorch and onnxruntime, on the report cases of
             ``dataset_dir``, and nothing else.
+        domain: domain of the volume, by default the model's first.
 
     Raises:
         DataError: another bundle is asked for, or the data cannot be used.
     """
-    if bundle != "deepatlas":
-        raise DataError(f"benchmark: there is none for {bundle!r}, only for 'deepatlas'")
+    if bundle not in ("deepatlas", "multidomain_segmentation"):
+        raise DataError(f"benchmark: there is none for {bundle!r}, only for 'deepatlas' and 'multidomain_segmentation'")
     threads, repeats = int(threads), int(repeats)
     # ITK reads this once, when it is first loaded
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
@@ -90,14 +95,16 @@ def benchmark(
     folder = Path(model_dir) if model_dir else BUNDLES / bundle / "models"
 
     result: dict[str, Any] = {"bundle": bundle, "threads": threads, "repeats": repeats, "seed": int(seed), "machine": _machine()}
+    if bundle == "multidomain_segmentation":
+        result["volume"] = _measure_volume(bundle, folder, domain, repeats, int(seed))
+        _write(to, result)
+        return
     if sizes:
         result["sizes"] = _measure_sizes(bundle, sizes, threads)
     if formats:
         result["formats"] = _measure_formats(bundle, dataset_dir, folder, int(report), int(seed), threads)
     if sizes or formats:
-        if to:
-            write_json(to, result)
-            print(f"written: {to}")
+        _write(to, result)
         return
     _say("local normalised cross-correlation")
     result["lncc"] = compare_lncc(repeats)
@@ -122,9 +129,22 @@ def benchmark(
             **compare_pairs(network, plan, pairs, repeats, score=bool(dataset_dir) and weights.is_file()),
         }
     _report(result)
+    _write(to, result)
+
+
+def _write(to: str | None, result: Mapping[str, Any]) -> None:
     if to:
         write_json(to, result)
         print(f"written: {to}")
+
+
+def _measure_volume(bundle: str, folder: Path, domain: str | None, repeats: int, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        functions, about = slicewise_tasks(BUNDLES / bundle, folder, Path(scratch), domain, seed=seed)
+        seconds = measure(functions, repeats)
+    print(f"a volume of {' x '.join(map(str, about['size']))} as {about['domain']!r}, levels of {about['channels']} channels")
+    print(f"  segmented in {seconds['segmentation']:.3f} s, its domain found in {seconds['domain']:.3f} s (median of {repeats})")
+    return {**about, "seconds": seconds}
 
 
 def _measure_sizes(bundle: str, sizes: str, threads: int) -> list[dict[str, Any]]:
