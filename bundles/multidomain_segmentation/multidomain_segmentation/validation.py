@@ -52,14 +52,16 @@ class ValidationDice(Transform):
 class DomainDice(Metric):
     """Mean over the domains of the mean over their volumes of the mean Dice over structures: no domain counts more for its size.
 
-    With every computation the means of the single domains go to the metrics of ``engine``, as "dice_<domain>".
+    With a target it is the mean over that domain's volumes. With every computation the means of the single domains go to the metrics of
+    ``engine``, as "dice_<domain>".
 
     Args:
         plan: the plan of all domains.
+        target: name of the only domain that the network is for, or None.
     """
 
-    def __init__(self, plan: DomainPlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: DomainPlan, target: str | None = None) -> None:
+        self.plan, self.target = plan, target
         super().__init__(output_transform=lambda output: output)
 
     def reset(self) -> None:
@@ -79,8 +81,8 @@ class DomainDice(Metric):
         return {name: sum(values) / len(values) for name, values in sorted(self.values.items())}
 
     def compute(self) -> float:
-        """The mean over the domains, 0 without any."""
-        means = self.means().values()
+        """The mean over the domains, or that of the target; 0 without any."""
+        means = [mean for name, mean in self.means().items() if self.target in (None, name)]
         return sum(means) / len(means) if means else 0.0
 
     def attach(self, engine: Engine, name: str, *args: Any, **kwargs: Any) -> None:

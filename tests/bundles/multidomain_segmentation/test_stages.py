@@ -27,6 +27,7 @@ def test_shares(stages, prior, total, expected):
     assert schedule.count("prior") == expected.count("p")
     assert schedule.count("network") == total - expected.count("p")
     assert schedule.begin("network") == expected.count("p")
+    assert schedule.last_begin("network") == expected.index(expected[-1])
 
 
 def test_steps_past_the_end_are_the_last_ones():
