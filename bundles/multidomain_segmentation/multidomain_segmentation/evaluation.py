@@ -17,8 +17,8 @@ from multidomain_segmentation.networks import DomainNetwork
 from multidomain_segmentation.prototypes import DomainFinder
 from multidomain_segmentation.worst import draw_worst
 from tools.bundle.overrides import to_bool
-from tools.data.checks import DataError
-from tools.data.decathlon import Case
+from tools.data.checks import DataError, check_images
+from tools.data.decathlon import Case, read_images
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import check_domains, read_domains
 from tools.data.geometry import load_volume
@@ -29,10 +29,11 @@ from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import summarise, write_metrics
 from tools.networks.multidomain_unet import MultiDomainSegmentation
 
-__all__ = ["evaluate", "segment"]
+__all__ = ["evaluate", "evaluate_refusals", "segment"]
 
 SPACING_UNITS = ("mm", "voxel")
 CASES = ("held_out", "unlabelled")
+REFUSED = "refused"
 
 logger = logging.getLogger("evaluation")
 
@@ -64,6 +65,7 @@ def evaluate(
     find_domains: bool | str = False,
     embeddings: bool | str = False,
     worst_pictures: int = 0,
+    foreign_dir: str | os.PathLike = "",
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: the metrics of :func:`tools.metrics.segmentation.segmentation_metrics` of every case.
@@ -84,6 +86,8 @@ def evaluate(
         embeddings: whether to write ``embeddings.csv`` and ``embeddings.png`` too, and the silhouettes into the summary
             (:mod:`multidomain_segmentation.embedding`).
         worst_pictures: number of cases of each domain, those of the lowest mean Dice, to draw as ``worst_<domain>_<rank>_<case>.png``.
+        foreign_dir: images of none of the model's domains; nothing is evaluated then but whether they are refused
+            (:func:`evaluate_refusals`).
         seed: of the training, for the summary; and of the map of the embeddings.
 
     Returns:
@@ -92,6 +96,8 @@ def evaluate(
     Raises:
         DataError: the data are unfit, a domain is unknown, or an option has a value that cannot be.
     """
+    if foreign_dir:
+        return evaluate_refusals(foreign_dir, model_dir, output_dir, plan, device, seed)
     if spacing_unit not in SPACING_UNITS:
         raise DataError(f"spacing_unit must be one of {SPACING_UNITS}, not {spacing_unit!r}")
     if evaluate_on not in CASES:
@@ -120,9 +126,7 @@ def evaluate(
         row: dict[str, Any] = {"case": case.name, "domain": name}
         row |= segmentation_metrics(prediction, truth, plan.domains[name].labels, spacing)
         if finder is not None:
-            answer = finder(case.image)
-            row |= {f"auto_{key}": value for key, value in answer._asdict().items()}
-            row["auto_answer"] = "refused" if answer.foreign else answer.domain
+            row |= _answer(finder, case)
         rows.append(row)
         logger.info(f"{name}, {case.name}: Dice {row['dice_mean']:.3f}")
     details: dict[str, Any] = {}
@@ -136,3 +140,43 @@ def evaluate(
         draw_worst(output_dir, rows, worst_pictures, cases, plan.domains, answer, spacing_unit)
     by_domain = {name: summarise([row for row in rows if row["domain"] == name]) for name in found}
     return write_metrics(output_dir, rows, split=splits, seed=seed, spacing_unit=spacing_unit, domains=by_domain, **details)
+
+
+def evaluate_refusals(
+    foreign_dir: str | os.PathLike,
+    model_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    plan: DomainPlan,
+    device: torch.device,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Ask for the domain of images that are of none; write ``metrics.csv`` with the columns ``auto_*`` of :func:`evaluate`, and
+    ``summary.json``, whose ``refused`` is the share that is too far from all domains.
+
+    Args:
+        foreign_dir: the images (:func:`tools.data.decathlon.read_images`).
+        model_dir, output_dir: folder of the model, folder for the results.
+        plan: the plan of all domains.
+        device: where the network computes.
+        seed: of the training, for the summary.
+
+    Returns:
+        the summary.
+
+    Raises:
+        DataError: there is no image, or one is unfit.
+    """
+    cases = read_images(foreign_dir)
+    check_images(cases)
+    finder = DomainFinder(plan, model_dir, device, force=True)
+    rows = [{"case": case.name} | _answer(finder, case) for case in cases]
+    refused = sum(row["auto_answer"] == REFUSED for row in rows) / len(rows)
+    logger.info(f"{refused:.1%} of {len(rows)} images are refused")
+    return write_metrics(output_dir, rows, split=f"all images of {Path(foreign_dir).name}", seed=seed, refused=refused)
+
+
+def _answer(finder: DomainFinder, case: Case) -> dict[str, Any]:
+    """Columns about the domain that an image is taken for."""
+    answer = finder(case.image)
+    columns = {f"auto_{key}": value for key, value in answer._asdict().items()}
+    return columns | {"auto_answer": REFUSED if answer.foreign else answer.domain}

@@ -97,6 +97,19 @@ def test_all_cases_whose_label_was_not_learnt_from(bundle_call, model, domains, 
     assert summary["split"]["square"] == "labelled cases of square whose label the model did not learn from"
 
 
+def test_images_of_no_domain_are_refused(bundle_call, model, domains, third, tiny, tmp_path):
+    options = {**tiny, "dataset_dir": domains, "model_dir": model, "output_dir": tmp_path / "out", "foreign_dir": third}
+    bundle_call("evaluating", "train", "evaluate", **options)
+    with open(tmp_path / "out" / "metrics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["case"], row["auto_answer"]) for row in rows] == [(f"case_{k:02d}", "refused") for k in range(4)]
+    assert all(row["auto_domain"] in ("disc", "square") for row in rows)
+    assert all(float(row["auto_distance"]) > float(row["auto_threshold"]) for row in rows)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["refused"] == 1
+    assert summary["cases"] == 4
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
@@ -105,6 +118,7 @@ def test_all_cases_whose_label_was_not_learnt_from(bundle_call, model, domains, 
         ("domains", "disk", "unknown domain"),
         ("dataset_dir", "third", "'bars'"),
         ("embeddings", "maybe", "expected true or false"),
+        ("foreign_dir", "nowhere", "nowhere: no such folder"),
         ("worst_pictures", "three", "worst_pictures must be a whole number"),
         ("worst_pictures", -1, "worst_pictures must be a whole number"),
     ],
