@@ -65,6 +65,8 @@ def test_schemes_learn_for_as_many_steps(name):
             # a transferred network learns from its own domain in the second half
             steps = made.steps(run)["network"] / (2 if "target" in value.overrides else 1)
             assert steps == 1600, run
+            settings = made.overrides(run)
+            assert settings["epochs"] % settings["validation_interval"] == 0, f"{run} is not validated at its end"
 
 
 def test_scarce_is_the_default_and_has_all_schemes():
