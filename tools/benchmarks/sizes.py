@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import resource
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from tools.benchmarks.modules import bundle_modules
 
 __all__ = ["measure_size"]
 
@@ -41,8 +41,7 @@ def _measure(bundle_root: str, size: tuple[int, int, int], precision: str, threa
     from tools.data.augmentation import Augmentation
 
     torch.set_num_threads(threads)
-    sys.path.insert(0, bundle_root)
-    networks, training, stages = (importlib.import_module(f"deepatlas.{name}") for name in ("networks", "training", "stages"))
+    networks, training, stages = bundle_modules(bundle_root, "networks", "training", "stages")
     segmentation, registration = networks.segmentation_network(3), networks.registration_network(3)
     schedule = stages.Schedule([stages.Stage("both", registration=1, segmentation=1)], total_steps=2 * (steps + 1))
     update = training.DeepAtlasUpdate(

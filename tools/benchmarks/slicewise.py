@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tools.benchmarks.modules import bundle_modules
 from tools.bundle.checkpoint import load_weights
 from tools.data.domain_plan import DomainPlan
 from tools.data.files import write_nifti
@@ -37,11 +36,7 @@ def slicewise_tasks(
     Raises:
         DataError: the model is missing, or does not know the domain.
     """
-    if str(bundle_root) not in sys.path:
-        sys.path.insert(0, str(bundle_root))
-    networks, evaluation, prototypes = (
-        importlib.import_module(f"multidomain_segmentation.{name}") for name in ("networks", "evaluation", "prototypes")
-    )
+    networks, evaluation, prototypes = bundle_modules(bundle_root, "networks", "evaluation", "prototypes")
     plan = DomainPlan.load(model_dir / "plan.json")
     domain = domain or plan.names[0]
     plan.index(domain)

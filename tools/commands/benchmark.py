@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +21,7 @@ from torch import nn
 
 import tools
 from tools.benchmarks.formats import measure_formats
+from tools.benchmarks.modules import bundle_modules
 from tools.benchmarks.sizes import measure_size
 from tools.benchmarks.slicewise import slicewise_tasks
 from tools.bundle.checkpoint import load_weights
@@ -189,9 +188,7 @@ def registration_network(bundle: str, plan: Plan, weights: Path | None = None) -
         plan: its ``extra["registration"]`` holds the network's sizes, the bundle's defaults standing in for what it lacks.
         weights: state dict to load.
     """
-    if str(BUNDLES / bundle) not in sys.path:
-        sys.path.insert(0, str(BUNDLES / bundle))
-    networks = importlib.import_module(f"{bundle}.networks")
+    (networks,) = bundle_modules(BUNDLES / bundle, "networks")
     network = networks.registration_from_plan(plan)
     return network.eval() if weights is None else load_weights(weights, network)
 

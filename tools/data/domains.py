@@ -16,7 +16,7 @@ from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, Dataset, parse_dataset, read_description
 from tools.data.plan import nearest_or_raise
 
-__all__ = ["AUTO", "Domains", "check_domains", "read_domains"]
+__all__ = ["AUTO", "Domains", "check_domains", "dataset_folders", "read_domains"]
 
 Domains = dict[str, Dataset]
 
@@ -47,9 +47,7 @@ def read_domains(dataset_dir: str | os.PathLike) -> Domains:
     root = Path(dataset_dir)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    folders = [root]
-    if not (root / "dataset.json").is_file():
-        folders = sorted(path for path in root.iterdir() if (path / "dataset.json").is_file() and not path.name.startswith("."))
+    folders = [root] if (root / "dataset.json").is_file() else dataset_folders(root)
     if not folders:
         raise DataError(f"{root}: no data set; needed is dataset.json here, or sub-folders that have one, each a domain")
     domains: Domains = {}
@@ -64,6 +62,11 @@ def read_domains(dataset_dir: str | os.PathLike) -> Domains:
                 raise DataError(f"{path}: the domain {dataset.name!r} has no training case")
             domains[dataset.name] = dataset
     return dict(sorted(domains.items()))
+
+
+def dataset_folders(root: Path) -> list[Path]:
+    """The data sets in a folder: its sub-folders that have a ``dataset.json`` and are not hidden, sorted."""
+    return sorted(path for path in root.iterdir() if (path / "dataset.json").is_file() and not path.name.startswith("."))
 
 
 def check_domains(domains: Mapping[str, Dataset], need_labels: int = 1, need_cases: int = 1) -> None:

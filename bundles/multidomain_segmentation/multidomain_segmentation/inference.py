@@ -20,7 +20,7 @@ from tools.bundle.transforms import storable
 from tools.data.checks import DataError, check_images
 from tools.data.decathlon import Case, read_description, read_images
 from tools.data.domain_plan import DomainPlan
-from tools.data.domains import AUTO
+from tools.data.domains import AUTO, dataset_folders
 from tools.data.files import AtomicNibabelWriter, write_csv
 from tools.data.geometry import grid_mapping, loading
 from tools.data.slices import slice_preprocessing, stack_slices
@@ -42,9 +42,7 @@ def images_of(dataset_dir: str | os.PathLike) -> dict[str, list[Case]]:
         DataError: there is no image.
     """
     root = Path(dataset_dir)
-    folders = []
-    if root.is_dir() and not (root / "dataset.json").is_file():
-        folders = sorted(path for path in root.iterdir() if (path / "dataset.json").is_file() and not path.name.startswith("."))
+    folders = dataset_folders(root) if root.is_dir() and not (root / "dataset.json").is_file() else []
     result = {}
     for folder in folders or [root]:
         name = folder.name if folders else None

@@ -115,12 +115,14 @@ class Schedule:
 
     def begin(self, network: str) -> int:
         """First step at which "network" or "prior" learns; the length of the run where it never does."""
-        return next((begin for stage, begin in zip(self.stages, self._bounds) if stage.network == network), self.total_steps)
+        return self._begins(network)[0]
 
     def last_begin(self, network: str) -> int:
         """First step of the last stage in which "network" or "prior" learns; the length of the run where it never does."""
-        begins = [begin for stage, begin in zip(self.stages, self._bounds) if stage.network == network]
-        return begins[-1] if begins else self.total_steps
+        return self._begins(network)[-1]
+
+    def _begins(self, network: str) -> list[int]:
+        return [begin for stage, begin in zip(self.stages, self._bounds) if stage.network == network] or [self.total_steps]
 
     def domains(self, stage: Stage, names: Sequence[str]) -> tuple[str, ...]:
         """Of the run's domains those that a stage learns from, in their order.
