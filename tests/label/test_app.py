@@ -7,7 +7,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from random_models import DEEPATLAS, LABELS, MULTIDOMAIN, SHAPES, random_deepatlas, random_multidomain, random_shapes
 
+from tools.commands.label import label
 from tools.data.checks import DataError
 from tools.data.files import write_nifti
 from tools.label.app import add_atlas, add_bundle, copy_app
@@ -53,6 +55,66 @@ def test_a_bundle_without_weights(tmp_path):
     shutil.copytree(BUNDLES / "deepatlas", bundle, ignore=shutil.ignore_patterns("*.pt"))
     with pytest.raises(DataError, match=r"no models/model\.pt"):
         add_bundle(tmp_path, bundle)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "make", "labels", "size"),
+    [
+        (DEEPATLAS, random_deepatlas, LABELS, [32, 32, 32]),
+        (MULTIDOMAIN, random_multidomain, {0: "background", 1: "core", 2: "shell", 3: "ring"}, None),
+        (SHAPES, random_shapes, LABELS, [32, 48, 32]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_model_of_ones_own(tmp_path, bundle, make, labels, size):
+    trained = make(tmp_path)
+    (trained / "checkpoints").mkdir()
+    assert add_bundle(tmp_path / "app", bundle.root, trained) == bundle.name
+    model = tmp_path / "app" / "model" / bundle.name
+    expected = {path.name for path in trained.iterdir() if path.is_file()}
+    assert {path.name for path in (model / "models").iterdir()} == expected
+    assert all((model / "models" / name).read_bytes() == (trained / name).read_bytes() for name in expected)
+    metadata = json.loads((model / "configs" / "metadata.json").read_text())
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    assert pred["channel_def"] == {str(value): name for value, name in labels.items()}
+    assert pred["num_channels"] == len(labels)
+    shape = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    assert shape == (size or bundle.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"])
+    assert "eval_metrics" not in metadata
+    assert "hippocampus" not in json.dumps({key: value for key, value in metadata.items() if key != "changelog"}).lower()
+
+
+def test_a_model_of_ones_own_replaces_nothing(tmp_path):
+    add_bundle(tmp_path, DEEPATLAS.root)
+    model = tmp_path / "model" / "deepatlas" / "models" / "model.pt"
+    before = model.read_bytes()
+    (tmp_path / "trained").mkdir()
+    with pytest.raises(DataError, match=r"model/deepatlas: is there, with what it has learnt"):
+        add_bundle(tmp_path, DEEPATLAS.root, random_deepatlas(tmp_path / "trained"))
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("bundle", "kept", "fault"),
+    [
+        (DEEPATLAS, "model.pt", r"plan\.json: missing"),
+        (DEEPATLAS, "plan.json", r"model\.pt: no such weights"),
+        (MULTIDOMAIN, "", r"the network cannot be built"),
+    ],
+)
+def test_a_model_that_is_none_of_this_bundle(tmp_path, bundle, kept, fault):
+    trained = random_deepatlas(tmp_path)
+    for path in trained.glob("*.*"):
+        if kept and path.name != kept:
+            path.unlink()
+    with pytest.raises(DataError, match=fault):
+        add_bundle(tmp_path / "app", bundle.root, trained)
+    assert not list((tmp_path / "app" / "model").iterdir())
+
+
+def test_whose_model_it_is_must_be_said(tmp_path):
+    with pytest.raises(DataError, match="say of which one bundle it is a model"):
+        label(str(tmp_path), model_dir="OUT", bundles="deepatlas,progressive_deepssm")
 
 
 def test_an_atlas_is_in_the_config_that_is_read(tmp_path):

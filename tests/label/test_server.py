@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from random_models import random_deepatlas
 
+from tools.data.checks import read_nifti
 from tools.data.decathlon import read_dataset
+from tools.data.files import write_nifti
 from tools.data.phantoms import write_phantoms
 from tools.label.environment import label_environment
 
@@ -134,6 +138,13 @@ def server(tmp_path_factory) -> Iterator[Server]:
             if case.name in names:
                 shutil.copyfile(case.image, studies / f"{case.name}.nii.gz")
                 labels[case.name] = case.label
+    with serving(folder, studies, labels, *options) as made:
+        yield made
+
+
+@contextmanager
+def serving(folder: Path, studies: Path, labels: dict[str, Path], *options: str) -> Iterator[Server]:
+    """``python -m tools label`` with these options, its app and its log in ``folder``."""
     label_environment()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -302,3 +313,29 @@ def test_one_domain_learns_from_a_posted_label(server, post_labels, tmp_path):
     if other:
         after = np.asarray(server.infer("multidomain_segmentation", other, tmp_path, image_domain="hippocampus").dataobj)
         assert np.array_equal(before, after)
+
+
+def test_a_model_of_ones_own_is_served_and_learns(tmp_path):
+    """Its answers have the label values of its data, which have gaps, and so have the labels it learns from."""
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    labels = {}
+    for case in read_dataset(write_phantoms(tmp_path / "knee", "knee", cases=2, seed=2)).cases:
+        shutil.copyfile(case.image, studies / f"{case.name}.nii.gz")
+        label, affine = read_nifti(case.label)
+        labels[case.name] = tmp_path / f"{case.name}.nii.gz"
+        write_nifti(labels[case.name], np.choose(label.astype(int), [0, 2, 5, 0]).astype(np.uint8), affine)
+    (tmp_path / "OUT").mkdir()
+    trained = random_deepatlas(tmp_path / "OUT")
+    with serving(tmp_path, studies, labels, "--bundles", "deepatlas", "--model_dir", str(trained)) as own:
+        info = own.info()["models"]
+        assert {name: about["labels"] for name, about in info.items()} == {"deepatlas": {"core": 2, "shell": 5}}
+        for k, (case, file) in enumerate(labels.items()):
+            own.post_label(case, file)
+            own.wait_for_labels(set(list(labels)[: k + 1]))
+        own.train("deepatlas")
+        (case, *_) = labels
+        answer = own.infer("deepatlas", case, tmp_path)
+        assert same_grid(answer, own, case)
+        assert set(np.unique(answer.dataobj)) <= {0, 2, 5}
+    assert (tmp_path / "app" / "model" / "deepatlas" / "models" / "model.pt").read_bytes() != (trained / "model.pt").read_bytes()

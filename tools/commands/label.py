@@ -18,6 +18,7 @@ BUNDLES = Path(tools.__file__).resolve().parents[1] / "bundles"
 def label(
     studies: str | None = None,
     bundles: str | None = None,
+    model_dir: str | None = None,
     atlas: str | None = None,
     app: str = "monailabel",
     host: str = "127.0.0.1",
@@ -30,26 +31,30 @@ def label(
     Args:
         studies: folder of images, *.nii.gz; MONAI Label keeps labels and its notes in it.
         bundles: names in bundles/, folders of bundles or archives, separated by commas; by default all in bundles/ that have weights.
+        model_dir: folder of a model that was trained here, served instead of the weights of the one bundle that BUNDLES names.
         atlas: IMAGE,LABEL: serve also deepatlas_atlas, which registers this image to others and answers with its label.
         app: folder for the server's models and logs.
         host: address to listen at; 0.0.0.0 for all.
         port: port to listen at.
 
     Raises:
-        DataError: the environment cannot be made, a bundle or the atlas cannot be used, or there is no folder STUDIES.
+        DataError: the environment cannot be made, a bundle, a model or the atlas cannot be used, or there is no folder STUDIES.
     """
     if studies is not None and not Path(studies).is_dir():
         raise DataError(f"{studies}: no such folder")
     files = [part.strip() for part in (atlas or "").split(",") if part.strip()]
     if atlas is not None and len(files) != 2:
         raise DataError(f"--atlas {atlas}: give two files, IMAGE,LABEL")
+    chosen = _chosen(bundles)
+    if model_dir is not None and (bundles is None or len(chosen) != 1):
+        raise DataError(f"--model_dir {model_dir}: say of which one bundle it is a model, by --bundles")
     environment = label_environment()
     if studies is None:
         print(environment)
         return
     folder = Path(app).resolve()
     copy_app(environment, folder)
-    models = [add_bundle(folder, bundle) for bundle in _chosen(bundles)]
+    models = [add_bundle(folder, bundle, model_dir) for bundle in chosen]
     if files:
         models.append(add_atlas(folder, BUNDLES / "deepatlas", *files))
     print(f"{', '.join(models)} at http://{host}:{port} (Ctrl-C ends)", flush=True)

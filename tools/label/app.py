@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 
 from tools.data.checks import DataError, read_json, read_nifti
 from tools.data.files import write_json, write_nifti
+from tools.label.own_model import put_model
 from tools.release.archive import read_archive, unpack
 from tools.release.pack import pack
 
@@ -31,24 +32,31 @@ def copy_app(environment: Path, app: Path) -> None:
     shutil.copytree(environment / "monailabel" / "sample-apps" / _APP, app, dirs_exist_ok=True)
 
 
-def add_bundle(app: Path, bundle: str | os.PathLike) -> str:
+def add_bundle(app: Path, bundle: str | os.PathLike, model_dir: str | os.PathLike | None = None) -> str:
     """Put a bundle into an app. One that is there already stays: it may have learnt from its user's labels.
 
     Args:
         app: folder of the app.
         bundle: folder of a bundle of the repository, which is packed, or an archive.
+        model_dir: folder of a model that was trained here, instead of the weights that come with the bundle.
 
     Returns:
         its name.
 
     Raises:
-        DataError: there is no such bundle, it has no weights, or the archive is unsound.
+        DataError: there is no such bundle, it has no weights, the archive is unsound, or ``model_dir`` holds no model of this bundle, or
+            the app has one of this bundle already.
     """
     with _unpacked(app / "model", bundle) as (name, folder):
+        target = app / "model" / name
+        if model_dir is not None:
+            if target.exists():
+                raise DataError(f"{target}: is there, with what it has learnt; to go on with it leave --model_dir away, else move it")
+            put_model(folder, model_dir)
         if not (folder / "models" / "model.pt").is_file():
             raise DataError(f"{bundle}: no models/model.pt; a bundle needs weights to be served")
-        if not (app / "model" / name).exists():
-            os.replace(folder, app / "model" / name)
+        if not target.exists():
+            os.replace(folder, target)
     return name
 
 

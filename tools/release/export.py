@@ -31,13 +31,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from torch import nn
 
-from tools.bundle.errors import cause
 from tools.data.checks import DataError, first_line
 from tools.data.files import atomic_path
 from tools.data.plan import nearest_or_raise
+from tools.release.build import build, read_configs, reason
 from tools.release.bundle import Bundle
 from tools.release.isolation import isolated
 from tools.release.sizes import spatial_size, trial_values
@@ -160,31 +159,24 @@ def read_export(bundle: Bundle, network: str, model_dir: str | os.PathLike | Non
     Raises:
         DataError: the bundle exports no such network, knows no domains, or its network cannot be built.
     """
-    files = [bundle.root / "configs" / name for name in _CONFIGS]
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"{file}: missing, nothing says what the bundle exports")
     folder = Path(model_dir) if model_dir else bundle.root / "models"
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    parser["bundle_root"], parser["model_dir"] = str(bundle.root), str(folder)
+    parser = read_configs(bundle, _CONFIGS, folder)
     nearest_or_raise("network", [network], parser["exports"])
     if domain is not None:
         if "domain" not in parser:
             raise DataError(f"{bundle.root}: knows no domains, leave --domain away")
         parser["domain"] = domain
-    try:
-        content = parser.get_parsed_content(f"exports#{network}")
-        plan = (folder / "plan.json").read_text(encoding="utf-8")
-    except Exception as error:  # whatever the bundle's code raises is its fault
-        raise cause(error) or DataError(f"{bundle.root}: {network} cannot be built ({_reason(error)})") from error
+    plan = folder / "plan.json"
+    if not plan.is_file():
+        raise DataError(f"{plan}: missing")
+    content = build(parser, f"exports#{network}", f"{bundle.root}: {network}")
     about = bundle.metadata
     licence = bundle.root / "docs" / "data_license.txt"
     facts = {
         "bundle": bundle.name,
         "version": str(bundle.version),
         "network": network,
-        "plan": plan,
+        "plan": plan.read_text(encoding="utf-8"),
         "copyright": about.get("copyright", ""),
         "licence": licence.read_text(encoding="utf-8") if licence.is_file() else "Apache-2.0",
         "intended_use": about.get("intended_use", ""),
@@ -247,7 +239,7 @@ def _write(wanted: Export, path: Path, onnx: ModuleType) -> None:
                 verbose=False,
             )
     except Exception as error:
-        raise DataError(f"{wanted.facts['network']}: PyTorch cannot export it ({_reason(error)})") from error
+        raise DataError(f"{wanted.facts['network']}: PyTorch cannot export it ({reason(error)})") from error
     model = onnx.load(path)
     _forget_origin(model.graph)
     model.doc_string = "Takes images that the preprocessing of `plan` has resampled and normalised: see the bundle's documentation."
@@ -301,9 +293,3 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise DataError(f"export needs the package {name}: pip install {' '.join(PACKAGES)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {first_line(error)}"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from multidomain_segmentation.networks import DomainNetwork
-from multidomain_segmentation.union import union_names
+from multidomain_segmentation.union import label_values
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import AUTO
@@ -44,7 +44,7 @@ def domain_labels(plan: DomainPlan, domain: str) -> dict[int, str]:
 def union_labels(plan: DomainPlan, domain: str) -> dict[int, str]:
     """Label values and names of the union of all domains, the network being one of ``domain``. Raises as :func:`domain_labels`."""
     _check_named(plan, domain)
-    return dict(enumerate(union_names(plan)))
+    return label_values(plan)
 
 
 def _check_named(plan: DomainPlan, domain: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tools.data.domain_plan import DomainPlan
 
-__all__ = ["union_channels", "union_names"]
+__all__ = ["label_values", "union_channels", "union_names"]
 
 
 def union_names(plan: DomainPlan) -> tuple[str, ...]:
@@ -21,3 +21,8 @@ def union_channels(plan: DomainPlan, domain: str) -> tuple[int, ...]:
     plan.index(domain)
     names = union_names(plan)
     return (0, *(names.index(name, 1) for name in list(plan.domains[domain].labels.values())[1:]))
+
+
+def label_values(plan: DomainPlan) -> dict[int, str]:
+    """Label value to name of the union's labels, in the order of its channels."""
+    return dict(enumerate(union_names(plan)))

@@ -1,0 +1,56 @@
+"""What a bundle's configs build, with the weights of any of its models. Runs the bundle's code: see :mod:`tools.release.isolation`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from tools.bundle.errors import cause
+from tools.data.checks import DataError, first_line
+from tools.release.bundle import Bundle
+
+__all__ = ["build", "read_configs", "reason"]
+
+
+def read_configs(bundle: Bundle, names: Sequence[str], model_dir: str | os.PathLike) -> ConfigParser:
+    """Files of ``configs/``, laid over each other, that know where the bundle and its model lie.
+
+    Args:
+        bundle: the bundle.
+        names: of the files.
+        model_dir: folder of ``plan.json`` and weights.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    files = [bundle.root / "configs" / name for name in names]
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: missing")
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    parser["bundle_root"], parser["model_dir"] = str(bundle.root), os.fspath(Path(model_dir))
+    return parser
+
+
+def build(parser: ConfigParser, key: str, what: str) -> Any:
+    """The object that a key describes.
+
+    Raises:
+        DataError: it cannot be built; where the bundle says why, in its words, else in a line that begins with ``what``.
+    """
+    try:
+        return parser.get_parsed_content(key)
+    except Exception as error:  # whatever the bundle's code raises is its fault
+        raise cause(error) or DataError(f"{what} cannot be built ({reason(error)})") from error
+
+
+def reason(error: BaseException) -> str:
+    """The error at the bottom of a chain, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {first_line(error)}"
