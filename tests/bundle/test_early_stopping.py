@@ -32,5 +32,5 @@ def test_epochs_at_the_beginning_may_not_count(begin, patience, expected):
 
 
 def test_patience_must_not_be_negative():
-    with pytest.raises(ValueError, match="patience must not be negative"):
+    with pytest.raises(ValueError, match="early_stopping_patience must not be negative"):
         EarlyStop(-1, Engine(lambda engine, batch: None))

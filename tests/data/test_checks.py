@@ -129,18 +129,6 @@ def test_duplicate_name(tiny_dataset):
         check_dataset(read_dataset(tiny_dataset))
 
 
-def test_missing_domain(tiny_dataset):
-    with pytest.raises(DataError, match=r"case_00\.nii\.gz: no domain"):
-        check_dataset(read_dataset(tiny_dataset), need_domains=True)
-
-
-def test_unknown_domain(tiny_dataset):
-    dataset = read_dataset(tiny_dataset)
-    dataset = dataclasses.replace(dataset, cases=tuple(dataclasses.replace(case, domain="hip") for case in dataset.cases))
-    with pytest.raises(DataError, match=r"unknown domain 'hip', known are \['ankle', 'knee'\]"):
-        check_dataset(dataset, need_domains=("knee", "ankle"))
-
-
 def test_missing_particles(tiny_dataset):
     with pytest.raises(DataError, match="no particle file"):
         check_dataset(read_dataset(tiny_dataset), need_particles=True)

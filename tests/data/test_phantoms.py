@@ -129,6 +129,11 @@ def test_a_bone_that_the_joint_has_not():
         make_phantom("knee", size=(16, 20, 16), points=8, bone="talus")
 
 
+def test_more_points_than_the_bone_has():
+    with pytest.raises(ValueError, match=r"points: the patella has 1383 to choose from, not 3000"):
+        make_phantom("knee", size=(16, 20, 16), points=3000, bone="patella")
+
+
 def best_threshold_dice(image: np.ndarray, foreground: np.ndarray, steps: int = 200) -> float:
     """Best Dice any interval of intensities reaches when its two ends are chosen by looking at the truth."""
     edges = np.quantile(image, np.linspace(0, 1, steps))

@@ -183,8 +183,14 @@ def test_invalid_arguments(dataset, arguments, message):
 def test_written_split_is_read_back(dataset, tmp_path):
     split = select(dataset, folds=3, fold=1, label_limit=2, holdout=1)
     write_split(tmp_path / "splits.json", split)
-    again = select(dataset, splits_file=tmp_path / "splits.json", label_limit=5)
-    assert again == split
+    for limit in (None, "all", 2):
+        assert select(dataset, splits_file=tmp_path / "splits.json", label_limit=limit) == split
+
+
+def test_a_written_split_and_another_limit(dataset, tmp_path):
+    write_split(tmp_path / "splits.json", select(dataset, label_limit=2))
+    with pytest.raises(DataError, match=r"splits\.json: says which labels are used \(\"labelled\"\); leave --label_limit away"):
+        select(dataset, splits_file=tmp_path / "splits.json", label_limit=3)
 
 
 def test_own_split_with_names_only(dataset, tmp_path):
@@ -317,7 +323,7 @@ def test_invalid_domain_options(domains, options, message):
 def test_written_domain_splits_are_read_back(domains, tmp_path):
     splits = select_domains(domains, folds=5, fold=2, label_limit=4)
     write_domain_splits(tmp_path / "splits.json", splits)
-    assert select_domains(domains, splits_file=tmp_path / "splits.json", label_limit=1) == splits
+    assert select_domains(domains, splits_file=tmp_path / "splits.json") == splits
     assert read_domain_splits(tmp_path / "splits.json") == {name: split.record for name, split in splits.items()}
 
 

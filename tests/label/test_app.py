@@ -69,6 +69,8 @@ def test_a_bundle_without_weights(tmp_path):
 def test_a_model_of_ones_own(tmp_path, bundle, make, labels, size):
     trained = make(tmp_path)
     (trained / "checkpoints").mkdir()
+    if bundle is MULTIDOMAIN:
+        (trained / "domains.json").write_text("{}")
     assert add_bundle(tmp_path / "app", bundle.root, trained) == bundle.name
     model = tmp_path / "app" / "model" / bundle.name
     expected = {path.name for path in trained.iterdir() if path.is_file()}
@@ -99,7 +101,8 @@ def test_a_model_of_ones_own_replaces_nothing(tmp_path):
     [
         (DEEPATLAS, "model.pt", r"plan\.json: missing"),
         (DEEPATLAS, "plan.json", r"model\.pt: no such weights"),
-        (MULTIDOMAIN, "", r"the network cannot be built"),
+        (MULTIDOMAIN, "", r"domains\.json: missing"),
+        (SHAPES, "", r"the network cannot be built \(KeyError: 'shape'\)"),
     ],
 )
 def test_a_model_that_is_none_of_this_bundle(tmp_path, bundle, kept, fault):
@@ -112,9 +115,31 @@ def test_a_model_that_is_none_of_this_bundle(tmp_path, bundle, kept, fault):
     assert not list((tmp_path / "app" / "model").iterdir())
 
 
+def test_a_training_that_has_not_ended(tmp_path):
+    with pytest.raises(DataError, match=r"domains\.json: missing; has the training ended"):
+        add_bundle(tmp_path / "app", MULTIDOMAIN.root, random_multidomain(tmp_path))
+
+
+def test_a_shape_model_without_a_segmentation(tmp_path):
+    plan = json.loads((random_shapes(tmp_path) / "plan.json").read_text())
+    plan["extra"]["shape"]["segmentation"] = False
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(DataError, match="this model has learnt points alone, no segmentation"):
+        add_bundle(tmp_path / "app", SHAPES.root, tmp_path)
+
+
 def test_whose_model_it_is_must_be_said(tmp_path):
     with pytest.raises(DataError, match="say of which one bundle it is a model"):
-        label(str(tmp_path), model_dir="OUT", bundles="deepatlas,progressive_deepssm")
+        label(str(tmp_path), model_dir=str(tmp_path), bundles="deepatlas,progressive_deepssm")
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [({"model_dir": "OUT", "bundles": "deepatlas"}, "OUT: no such folder"), ({"atlas": "a.nii.gz,b.nii.gz"}, r"a\.nii\.gz: missing")],
+)
+def test_what_is_missing_is_missed_before_anything_is_installed(tmp_path, options, fault):
+    with pytest.raises(DataError, match=fault):
+        label(str(tmp_path), **options)
 
 
 def test_an_atlas_is_in_the_config_that_is_read(tmp_path):
@@ -133,6 +158,25 @@ def test_an_atlas_is_in_the_config_that_is_read(tmp_path):
     read = nib.load(model / "models" / "atlas_label.nii.gz")
     assert np.array_equal(read.dataobj, label)
     assert np.array_equal(read.affine, affine)
+
+
+def test_an_atlas_of_the_served_model(tmp_path):
+    """Of other label values than the bundle's, and one whose label is not the model's leaves the earlier atlas."""
+    (tmp_path / "trained").mkdir()
+    trained = random_deepatlas(tmp_path / "trained")
+    add_bundle(tmp_path, DEEPATLAS.root, trained)
+    label = np.zeros((5, 6, 7), np.uint8)
+    label[2, 3, 4] = 5
+    image = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
+    write_nifti(tmp_path / "image.nii.gz", image, np.eye(4))
+    write_nifti(tmp_path / "label.nii.gz", label, np.eye(4))
+    add_atlas(tmp_path, DEEPATLAS.root, tmp_path / "image.nii.gz", tmp_path / "label.nii.gz")
+    weights = tmp_path / "model" / "deepatlas_atlas" / "models" / "model.pt"
+    assert weights.read_bytes() == (trained / "registration.pt").read_bytes()
+    write_nifti(tmp_path / "label.nii.gz", label + 1, np.eye(4))
+    with pytest.raises(DataError, match=r"label\.nii\.gz: .*1, 6"):
+        add_atlas(tmp_path, DEEPATLAS.root, tmp_path / "image.nii.gz", tmp_path / "label.nii.gz")
+    assert weights.is_file()
 
 
 def test_an_atlas_that_is_missing(tmp_path):

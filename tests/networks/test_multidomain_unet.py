@@ -116,7 +116,6 @@ def test_one_domain():
     made, images = network().eval(), torch.rand(2, 1, 16, 16)
     answer = made(images, "knee")
     assert torch.equal(made.predict(images, "knee"), answer.logits["knee"].logits)
-    assert all(torch.equal(a, b) for a, b in zip(made.embed(images, "knee"), answer.embeddings))
     assert torch.equal(made(images, ["knee", "knee"]).logits["knee"].logits, answer.logits["knee"].logits)
 
 
@@ -124,7 +123,7 @@ def test_without_domain_norms_and_heads_only_the_channels_depend_on_the_domain()
     made, images = network(domain_norms=False, domain_heads=False).eval(), torch.rand(1, 1, 16, 16)
     assert not any(isinstance(module, DomainBatchNorm) for module in made.modules())
     assert torch.equal(made.predict(images, "ankle")[:, 0], made.predict(images, "hip")[:, 0])
-    assert all(torch.equal(a, b) for a, b in zip(made.embed(images, "ankle"), made.embed(images, "hip")))
+    assert all(torch.equal(a, b) for a, b in zip(made(images, "ankle").embeddings, made(images, "hip").embeddings))
 
 
 def test_every_parameter_of_the_domains_present_learns():
@@ -252,8 +251,6 @@ def test_options(options, fault):
 def test_no_embeddings():
     made = network(embedding=0)
     assert made(torch.rand(1, 1, 16, 16), "knee").embeddings == []
-    with pytest.raises(ValueError, match="built without embeddings"):
-        made.embed(torch.rand(1, 1, 16, 16), "knee")
 
 
 def test_a_shared_head_takes_no_domain():

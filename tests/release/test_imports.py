@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools.data.checks import DataError
-from tools.release.imports import closure, foreign_imports, imported
+from tools.release.imports import closure, imported
 
 FILES = {
     "__init__.py": "",
@@ -43,10 +43,6 @@ def test_closure_needs_a_package(packages):
     (packages["pkg"] / "__init__.py").unlink()
     with pytest.raises(DataError, match="no package"):
         closure(["pkg.a"], packages)
-
-
-def test_foreign_imports_are_found_inside_of_functions(packages):
-    assert foreign_imports(closure(["pkg.a"], packages), ["pkg", "monai"]) == {"yaml": "pkg.b.c"}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
+
+from tools.bundle.steps import mean_over_processes
+from tools.data.checks import DataError
 
 __all__ = ["EarlyStop"]
 
@@ -20,15 +24,14 @@ class EarlyStop:
         begin: epochs at the beginning of the run that do not count, because something else is trained then.
 
     Raises:
-        ValueError: ``patience`` is negative.
+        DataError: ``patience`` is negative.
     """
 
     def __init__(self, patience: int, validator: Engine, interval: int = 1, begin: int = 0) -> None:
         if int(patience) < 0:
-            raise ValueError(f"patience must not be negative, got {patience}")
+            raise DataError(f"early_stopping_patience must not be negative, got {patience}")
         self.patience, self.validator, self.interval, self.begin = int(patience), validator, interval, begin
         self._stopper: EarlyStopping | None = None
-        self._state: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -38,7 +41,9 @@ class EarlyStop:
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval, after=self.begin or None), self._stopper)
 
     def _score(self, engine: Engine) -> float:
-        return float(self.validator.state.metrics[self.validator.state.key_metric_name])
+        score = float(self.validator.state.metrics[self.validator.state.key_metric_name])
+        # processes may validate with norms that differ; they must stop together
+        return float(mean_over_processes(torch.tensor(score, dtype=torch.float64, device=getattr(engine.state, "device", None))))
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and epochs waited."""

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from tools.data.checks import DataError
+
 __all__ = ["autocast", "autocast_dtype"]
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -19,16 +21,16 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         device: where the network lies.
 
     Raises:
-        ValueError: the precision is unknown, or fp16 is asked for on a CPU.
+        DataError: the precision is unknown, or fp16 is asked for on a CPU.
     """
     if precision == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
         return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else None
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, not {precision!r}")
+        raise DataError(f"precision must be 'auto' or one of {sorted(PRECISIONS)}, not {precision!r}")
     if precision == "fp16" and device.type == "cpu":
-        raise ValueError("precision 'fp16' needs a GPU; on a CPU use 'bf16' or 'float32'")
+        raise DataError("precision 'fp16' needs a GPU; on a CPU use 'bf16' or 'float32'")
     return PRECISIONS[precision]
 
 

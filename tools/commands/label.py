@@ -46,6 +46,11 @@ def label(
     if atlas is not None and len(files) != 2:
         raise DataError(f"--atlas {atlas}: give two files, IMAGE,LABEL")
     chosen = _chosen(bundles)
+    for file in files:
+        if not Path(file).is_file():
+            raise DataError(f"{file}: missing")
+    if model_dir is not None and not Path(model_dir).is_dir():
+        raise DataError(f"{model_dir}: no such folder")
     if model_dir is not None and (bundles is None or len(chosen) != 1):
         raise DataError(f"--model_dir {model_dir}: say of which one bundle it is a model, by --bundles")
     environment = label_environment()

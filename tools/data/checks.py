@@ -193,7 +193,6 @@ def check_images(cases: Iterable[Case]) -> None:
 def check_dataset(
     dataset: Dataset,
     need_labels: int = 1,
-    need_domains: bool | Collection[str] | None = None,
     need_cases: int = 2,
     need_particles: bool = False,
 ) -> None:
@@ -202,7 +201,6 @@ def check_dataset(
     Args:
         dataset: what :func:`tools.data.decathlon.read_dataset` read.
         need_labels: least number of labelled cases.
-        need_domains: True where every case must name a domain; a collection where it must be one of these.
         need_cases: least number of cases.
         need_particles: whether every labelled case must have a particle file (its content is checked by its reader).
 
@@ -217,8 +215,6 @@ def check_dataset(
         raise DataError(f"{description}: too few labelled cases: {labelled}, at least {need_labels} are needed")
     _check_names(dataset.cases)
     for case in dataset.cases:
-        if need_domains:
-            _check_domain(case, None if need_domains is True else need_domains)
         if need_particles and case.label is not None and case.particles is None:
             raise DataError(f"{case.image}: no particle file (dataset.json names none, particles/{case.name}.particles is missing)")
         if case.particles is not None and not case.particles.is_file():
@@ -233,13 +229,6 @@ def _check_names(cases: Iterable[Case]) -> None:
         if case.name in seen:
             raise DataError(f"{case.image}: two cases are named {case.name} (the other is {seen[case.name]})")
         seen[case.name] = case.image
-
-
-def _check_domain(case: Case, known: Collection[str] | None) -> None:
-    if case.domain is None:
-        raise DataError(f'{case.image}: no domain; dataset.json must give each entry (or the data set) a "domain"')
-    if known is not None and case.domain not in known:
-        raise DataError(f"{case.image}: unknown domain {case.domain!r}, known are {sorted(known)}")
 
 
 def _occurring(array: np.ndarray) -> set[int]:

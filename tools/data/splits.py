@@ -194,14 +194,14 @@ def select(
         holdout: number of cases held out for the report.
         group_pattern: see :func:`make_splits`.
         splits_file: an existing ``splits.json`` to follow instead; of the other arguments only ``label_limit`` and ``label_seed``
-            then still count, and only if the file has no list of labelled cases.
+            then still count, if the file has no list of labelled cases.
         rotate_labels: whether ``label_limit`` begins at another case in every fold, so that over the folds different ones are used;
             otherwise all folds use the same ones as far as they train on them.
         label_order: chooses the labels of ``label_limit`` in the place of chance; asked only where there is a limit.
 
     Raises:
         DataError: a number is not one or out of range, ``label_limit`` exceeds the labelled training cases, or the file does not
-            fit the data set.
+            fit the data set or lists the labels of another limit.
     """
     if splits_file:
         record = read_split(splits_file)
@@ -404,6 +404,8 @@ def _follow(
         seed, pattern = record.get("split_seed", split_seed), record.get("group_pattern")
         labelled = _limited(dataset, record["train"], seed, label_limit, label_seed, pattern, order=label_order)
         record = {**record, "labelled": labelled}
+    elif _limit(label_limit) and _limit(label_limit) != record.get("label_limit"):
+        raise DataError(f'{source}: says which labels are used ("labelled"); leave --label_limit away, or take that list out of it')
     return apply_split(dataset, record, source)
 
 

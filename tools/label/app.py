@@ -11,8 +11,9 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from tools.data.checks import DataError, read_json, read_nifti
+from tools.data.checks import DataError, check_pair, read_json, read_nifti
 from tools.data.files import write_json, write_nifti
+from tools.data.plan import Plan
 from tools.label.own_model import put_model
 from tools.release.archive import read_archive, unpack
 from tools.release.pack import pack
@@ -63,6 +64,7 @@ def add_bundle(app: Path, bundle: str | os.PathLike, model_dir: str | os.PathLik
 def add_atlas(app: Path, deepatlas: str | os.PathLike, image: str | os.PathLike, label: str | os.PathLike) -> str:
     """Put DeepAtlas into an app once more, to segment by registration to an atlas, in the place of an earlier atlas.
 
+    The registration network is that of the DeepAtlas in the app, where there is one, with what it has learnt; else the bundle's own.
     MONAI Label reads ``inference.json`` and ``models/model.pt`` alone: into these go the overlay ``atlas.json`` and the weights of the
     registration network. What would train it stays out.
 
@@ -75,13 +77,19 @@ def add_atlas(app: Path, deepatlas: str | os.PathLike, image: str | os.PathLike,
         its name, :data:`ATLAS`.
 
     Raises:
-        DataError: see :func:`add_bundle`; or a file of the atlas is missing or unreadable.
+        DataError: see :func:`add_bundle`; a file of the atlas is missing or unreadable, or its label is not the model's; or the model has
+            no registration network.
     """
     volumes = {"atlas": read_nifti(Path(image)), "atlas_label": read_nifti(Path(label))}
     with _unpacked(app / "model", deepatlas) as (name, folder):
         configs, models = folder / "configs", folder / "models"
+        served = app / "model" / name / "models"
+        if served.is_dir():
+            put_model(folder, served)
         if not (configs / "atlas.json").is_file() or not (models / "registration.pt").is_file():
-            raise DataError(f"{deepatlas}: has no configs/atlas.json and models/registration.pt; an atlas is for deepatlas")
+            source = served if served.is_dir() else deepatlas
+            raise DataError(f"{source}: no registration network; an atlas needs a deepatlas with registration.pt")
+        check_pair(Path(image), Path(label), Plan.load(models / "plan.json").label_values)
         inference = ConfigParser(read_json(configs / "inference.json"))
         # the network's weights lie where MONAI Label looks for them
         overlay = {**read_json(configs / "atlas.json"), "handlers#0#load_path": "$@model_dir + '/model.pt'"}

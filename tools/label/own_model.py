@@ -28,16 +28,20 @@ def put_model(folder: Path, model_dir: str | os.PathLike) -> None:
         model_dir: what a training of this bundle left, ``OUT``.
 
     Raises:
-        DataError: the plan or the weights are missing, or not of this bundle's network. Nothing has been changed then.
+        DataError: the plan, the weights or what a training writes when it ends is missing, or they are not of this bundle's network.
+            Nothing has been changed then.
     """
     source, models, metadata_file = Path(model_dir), folder / "models", folder / "configs" / "metadata.json"
     plan = read_json(source / "plan.json")
+    names = {path.name for path in models.iterdir()} - {Path(EVALUATION).name}
+    for name in sorted(names - {"splits.json"}):
+        if name.endswith(".json") and not (source / name).is_file():
+            raise DataError(f"{source / name}: missing; has the training ended?")
     labels = _labels(Bundle.read(folder), source)
-    shipped = [path.name for path in models.iterdir()]
     shutil.rmtree(models)
     models.mkdir()
-    for name in shipped:
-        if name != Path(EVALUATION).name and (source / name).is_file():
+    for name in names:
+        if (source / name).is_file():
             shutil.copyfile(source / name, models / name)
     (folder / "docs" / "data_license.txt").unlink(missing_ok=True)  # of the data behind the weights that came with it
 
@@ -63,4 +67,5 @@ def _labels(bundle: Bundle, model_dir: Path) -> dict[int, str]:
     with isolated(bundle):
         network = build(parser, "network_def", f"{model_dir}: the network")
         load_weights(model_dir / "model.pt", network)
-        return dict(build(parser, "labels", f"{model_dir}: the labels"))
+        labels = dict(build(parser, "labels", f"{model_dir}: the labels"))
+    return {**labels, 0: "background"}  # as MONAI Label calls what is no label

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from tools.data.checks import DataError
+
 __all__ = ["MultiscaleContrastiveLoss", "SupervisedContrastiveLoss"]
 
 
@@ -19,13 +21,13 @@ class SupervisedContrastiveLoss(nn.Module):
         temperature: t, positive.
 
     Raises:
-        ValueError: when the temperature is not positive.
+        DataError: when the temperature is not positive.
     """
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
+            raise DataError(f"temperature must be positive, got {temperature}")
         self.temperature = temperature
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -66,7 +68,8 @@ class MultiscaleContrastiveLoss(nn.Module):
         weights: of the scales, not negative and not all zero; by default all alike. Only their proportions matter.
 
     Raises:
-        ValueError: the temperature or the weights are unfit.
+        DataError: the temperature is not positive.
+        ValueError: the weights are negative, or all zero.
     """
 
     def __init__(self, temperature: float = 0.1, weights: Sequence[float] | None = None) -> None:

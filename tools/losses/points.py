@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from tools.data.checks import DataError
+
 __all__ = ["PointLoss", "PointParts", "ProgressivePointLoss", "expected_error_loss"]
 
 KINDS = ("mse", "focal", "l1")
@@ -24,13 +26,13 @@ class PointLoss(nn.Module):
         c: distance at which the focal loss counts half, mm.
 
     Raises:
-        ValueError: the kind is unknown.
+        DataError: the kind is unknown.
     """
 
     def __init__(self, kind: str = "mse", a: float = 10.0, c: float = 0.2) -> None:
         super().__init__()
         if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, not {kind!r}")
+            raise DataError(f"kind must be one of {KINDS}, not {kind!r}")
         self.kind, self.a, self.c = kind, a, c
 
     def forward(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
@@ -67,13 +69,13 @@ class ProgressivePointLoss(nn.Module):
         deep: whether every scale and step counts; otherwise only the last step of the last scale does.
 
     Raises:
-        ValueError: there is no weight, or a negative one.
+        DataError: there is no weight, or a negative one.
     """
 
     def __init__(self, loss: nn.Module | None = None, weights: Sequence[float] = (1.0,), deep: bool = True) -> None:
         super().__init__()
         if not weights or min(weights) < 0:
-            raise ValueError(f"weights must be at least one number, none negative, got {list(weights)}")
+            raise DataError(f"weights must be at least one number, none negative, got {list(weights)}")
         self.loss, self.weights, self.deep = PointLoss() if loss is None else loss, tuple(weights), deep
 
     def forward(self, steps: Sequence[Sequence[torch.Tensor]], true: torch.Tensor) -> PointParts:

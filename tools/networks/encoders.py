@@ -12,6 +12,8 @@ import torch
 from monai.networks.nets.swin_unetr import SwinTransformer
 from torch import nn
 
+from tools.data.checks import DataError
+
 __all__ = ["Conv3d", "ConvEncoder", "SwinEncoder", "conv_block", "safe_convolutions"]
 
 
@@ -55,13 +57,13 @@ class ConvEncoder(nn.Module):
         blocks: 3x3x3 blocks a level after the strided one.
 
     Raises:
-        ValueError: when fewer than two levels are asked for.
+        DataError: when fewer than two levels are asked for.
     """
 
     def __init__(self, in_channels: int = 1, channels: Sequence[int] = (32, 64, 96, 128), blocks: Sequence[int] = (1, 1, 1, 1)) -> None:
         super().__init__()
         if len(channels) < 2 or len(blocks) != len(channels):
-            raise ValueError(f"channels and blocks need one entry for each of at least two levels, got {channels} and {blocks}")
+            raise DataError(f"channels and blocks need one entry for each of at least two levels, got {channels} and {blocks}")
         self.channels = tuple(channels)
         self.levels = nn.ModuleList()
         previous = in_channels
@@ -92,7 +94,7 @@ class SwinEncoder(nn.Module):
     def __init__(self, in_channels: int = 1, embed_dim: int = 32, levels: int = 4, head_dim: int = 16, window_size: int = 4) -> None:
         super().__init__()
         if not 2 <= levels <= 4:
-            raise ValueError(f"levels must be 2 to 4, got {levels}")
+            raise DataError(f"levels must be 2 to 4, got {levels}")
         self.channels = tuple(embed_dim * 2**i for i in range(levels))
         self.transformer = SwinTransformer(
             in_chans=in_channels,

@@ -10,7 +10,7 @@ from monai.networks.nets import AutoEncoder
 from torch import nn
 
 from tools.networks.domain_heads import check_classes
-from tools.networks.domain_norm import DomainModules, add_domain_norms, convert_domain_norms
+from tools.networks.domain_norm import DomainModules, convert_domain_norms
 
 __all__ = ["MaskAutoencoder"]
 
@@ -38,12 +38,8 @@ class MaskAutoencoder(nn.Module):
         self.selector = convert_domain_norms(self.trunk, list(domains))
         self.first, self.last = DomainModules(), DomainModules()
         for name, classes in domains.items():
-            self._add_layers(name, classes)
-
-    @property
-    def domains(self) -> dict[str, int]:
-        """Number of classes by domain."""
-        return {name: self.last[name].out_channels for name in self.selector.names}
+            self.first[name] = nn.Conv2d(classes, width, 3, padding=1)
+            self.last[name] = nn.Conv2d(width, classes, 1)
 
     def encode(self, masks: torch.Tensor, domain: str) -> torch.Tensor:
         """Code of masks.
@@ -74,21 +70,3 @@ class MaskAutoencoder(nn.Module):
     def forward(self, masks: torch.Tensor, domain: str) -> torch.Tensor:
         """Masks (B, C_k, H, W), as for :meth:`encode`, to logits of the same shape."""
         return self.decode(self.encode(masks, domain), domain)[..., : masks.shape[2], : masks.shape[3]]
-
-    def add_domain(self, name: str, classes: int, source: str | None = None) -> None:
-        """Widen by one domain: norms from ``source`` or the mean of all, first and last layer from ``source`` where it has as many classes.
-
-        Raises:
-            DataError: the name is taken or unfit, the source unknown, or there are fewer than two classes.
-        """
-        check_classes({name: classes})
-        add_domain_norms(self, self.selector, name, source)
-        self._add_layers(name, classes)
-        if source is not None and self.last[source].out_channels == classes:
-            self.first[name].load_state_dict(self.first[source].state_dict())
-            self.last[name].load_state_dict(self.last[source].state_dict())
-
-    def _add_layers(self, name: str, classes: int) -> None:
-        like = next(self.trunk.parameters())
-        self.first[name] = nn.Conv2d(classes, self.width, 3, padding=1).to(like)
-        self.last[name] = nn.Conv2d(self.width, classes, 1).to(like)

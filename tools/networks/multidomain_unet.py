@@ -137,18 +137,6 @@ class MultiDomainSegmentation(nn.Module):
         with self.selector.use(domain, images.device):
             return self._answer(self.head, self._decode(self._encode(images))[-1], images.shape[2:])[domain].logits
 
-    def embed(self, images: torch.Tensor, domain: str) -> list[torch.Tensor]:
-        """Embeddings (B, E), one a scale, of slices (B, 1, H, W) under the norms of one domain, without the decoder's work.
-
-        Raises:
-            DataError: the domain is unknown.
-            ValueError: the network has no projection.
-        """
-        if self.projection is None:
-            raise ValueError("the network was built without embeddings (embedding=0)")
-        with self.selector.use(domain, images.device):
-            return self.projection(self._encode(images))
-
     def add_domain(self, name: str, classes: int, source: str | None = None) -> None:
         """Widen by one domain: norms from ``source`` or the mean of all, a head as :meth:`DomainHead.add_domain` says; the rest untouched.
 

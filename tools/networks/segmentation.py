@@ -9,6 +9,7 @@ import torch
 from monai.networks.utils import pixelshuffle
 from torch import nn
 
+from tools.data.checks import DataError
 from tools.networks.encoders import conv_block
 
 __all__ = ["PyramidSegmentation"]
@@ -26,13 +27,13 @@ class PyramidSegmentation(nn.Module):
         fine_channels: channels of the blocks at full resolution; as many see the image alone, and as many again the image and the pyramid.
 
     Raises:
-        ValueError: there is no block at full resolution.
+        DataError: there is no block at full resolution.
     """
 
     def __init__(self, features: nn.Module, num_classes: int, fine_channels: Sequence[int] = (8,)) -> None:
         super().__init__()
         if not fine_channels:
-            raise ValueError("fine_channels must name the channels of at least one block")
+            raise DataError("fine_channels must name the channels of at least one block")
         self.features = features
         channels, width = features.channels[0], fine_channels[-1]
         self.refine = conv_block(channels, channels)

@@ -41,7 +41,7 @@ def build(parser: ConfigParser, key: str, what: str) -> Any:
     """The object that a key describes.
 
     Raises:
-        DataError: it cannot be built; where the bundle says why, in its words, else in a line that begins with ``what``.
+        DataError: it cannot be built. The line says why as the bundle does; or ``what`` cannot be built, and the error at the bottom.
     """
     try:
         return parser.get_parsed_content(key)
@@ -53,4 +53,6 @@ def reason(error: BaseException) -> str:
     """The error at the bottom of a chain, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {first_line(error)}"
+    kind = type(error).__name__
+    # a packed bundle has a DataError of its own
+    return first_line(error) if kind == DataError.__name__ else f"{kind}: {first_line(error)}"

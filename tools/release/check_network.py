@@ -12,6 +12,7 @@ from torch import nn
 
 from tools.bundle.errors import cause
 from tools.data.checks import DataError, first_line
+from tools.release.build import reason
 from tools.release.bundle import Bundle
 from tools.release.faults import Fault
 from tools.release.sizes import spatial_size, trial_values
@@ -33,7 +34,8 @@ def check_network(bundle: Bundle) -> Iterator[Fault]:
     try:
         network = _network(bundle)
     except Exception as error:  # whatever the bundle's code raises is its fault
-        yield Fault("network", _CONFIG, f"network_def cannot be built ({first_line(cause(error) or _deepest(error))})")
+        own = cause(error)
+        yield Fault("network", _CONFIG, f"network_def cannot be built ({first_line(own) if own else reason(error)})")
         return
     weights = bundle.root / "models" / "model.pt"
     if weights.is_file() and not any(fault.place == "models/model.pt" for fault in unsafe):
@@ -148,9 +150,3 @@ def _named(answer: Any, names: Sequence[str]) -> dict[str, Any]:
         answer = (answer,)
     answers = tuple(answer)
     return {names[k] if k < len(names) else f"output {k + 1}": value for k, value in enumerate(answers)}
-
-
-def _deepest(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

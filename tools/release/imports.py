@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from tools.data.checks import DataError
 
-__all__ = ["closure", "foreign_imports", "imported", "module_file", "parse_module"]
+__all__ = ["closure", "imported", "module_file", "parse_module"]
 
 _IMPORTERS = ("import_module", "__import__", "optional_import")
 
@@ -126,14 +125,3 @@ def closure(roots: Iterable[str], packages: Mapping[str, Path]) -> dict[str, Pat
                 found[module] = path
                 waiting += imported(parse_module(path), module, path.name == "__init__.py")
     return dict(sorted(found.items()))
-
-
-def foreign_imports(modules: Mapping[str, Path], own: Iterable[str]) -> dict[str, str]:
-    """Top-level packages that are neither Python's nor ``own``: name to the first of the modules that imports it."""
-    own, result = set(own), {}
-    for module, path in modules.items():
-        for name in imported(parse_module(path), module, path.name == "__init__.py"):
-            top = name.split(".")[0]
-            if top and top not in own and top not in sys.stdlib_module_names:
-                result.setdefault(top, module)
-    return dict(sorted(result.items()))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from monai.losses import BendingEnergyLoss
 from torch import nn
 
+from tools.data.checks import DataError
 from tools.losses import AnatomyLoss, LocalNCCLoss
 from tools.networks.registration import RegistrationOutput
 from tools.registration.displacement import warp
@@ -116,7 +117,7 @@ class SegmentationLoss(nn.Module):
         anatomy: "dice" or "cross_entropy".
 
     Raises:
-        ValueError: ``anatomy`` is neither.
+        DataError: ``anatomy`` is neither.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class SegmentationLoss(nn.Module):
     ) -> None:
         super().__init__()
         if anatomy not in ("dice", "cross_entropy"):
-            raise ValueError(f"anatomy must be 'dice' or 'cross_entropy', not {anatomy!r}")
+            raise DataError(f"anatomy must be 'dice' or 'cross_entropy', not {anatomy!r}")
         self.dice = AnatomyLoss()
         self.supervised_weight, self.anatomy_weight, self.consistency_weight = supervised_weight, anatomy_weight, consistency_weight
         self.cross_entropy_weight, self.anatomy = cross_entropy_weight, anatomy

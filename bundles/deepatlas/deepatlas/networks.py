@@ -9,6 +9,7 @@ from monai.networks.nets import DynUNet, UNet
 from torch import nn
 
 from tools.bundle.overrides import to_bool
+from tools.data.checks import DataError
 from tools.data.plan import Plan
 from tools.networks.encoders import ConvEncoder, SwinEncoder, safe_convolutions
 from tools.networks.registration import FeaturePyramid, RegistrationNetwork, VelocityDecoder
@@ -47,7 +48,7 @@ def segmentation_network(
         fine_channels: channels of the pyramid's blocks at full resolution.
 
     Raises:
-        ValueError: the architecture or the backbone is unknown, or the pyramid has no block at full resolution.
+        DataError: the architecture or the backbone is unknown, or the pyramid has no block at full resolution.
     """
     if architecture == "pyramid":
         return PyramidSegmentation(_features(backbone, channels), num_classes, fine_channels)
@@ -57,7 +58,7 @@ def segmentation_network(
         return safe_convolutions(DynUNet(3, 1, num_classes, (3,) * levels, strides, strides[1:], tuple(channels), norm_name=norm))
     if architecture == "unet":
         return safe_convolutions(UNet(3, 1, num_classes, tuple(channels), (2,) * (levels - 1), num_res_units=2, norm=norm))
-    raise ValueError(f"architecture must be 'pyramid', 'dynunet' or 'unet', not {architecture!r}")
+    raise DataError(f"architecture must be 'pyramid', 'dynunet' or 'unet', not {architecture!r}")
 
 
 def _features(backbone: str, channels: Sequence[int]) -> FeaturePyramid:
@@ -65,7 +66,7 @@ def _features(backbone: str, channels: Sequence[int]) -> FeaturePyramid:
         return FeaturePyramid(ConvEncoder(1, channels, (1,) * len(channels)), channels)
     if backbone == "swin":
         return FeaturePyramid(SwinEncoder(1, embed_dim=channels[0], levels=len(channels)), channels)
-    raise ValueError(f"backbone must be 'conv' or 'swin', not {backbone!r}")
+    raise DataError(f"backbone must be 'conv' or 'swin', not {backbone!r}")
 
 
 def registration_network(
@@ -89,7 +90,7 @@ def registration_network(
         feature_supervision: whether a linear layer reads segmentations from the features, for a loss of their own.
 
     Raises:
-        ValueError: the backbone is unknown.
+        DataError: the backbone is unknown.
     """
     decoder = VelocityDecoder(channels, hidden, SQUARINGS if to_bool(diffeomorphic) else 0)
     classes = num_classes if to_bool(feature_supervision) else None

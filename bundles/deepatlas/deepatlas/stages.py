@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from tools.bundle.schedule import stage_bounds, warmup_cosine
+from tools.data.checks import DataError
 
 __all__ = ["Schedule", "Stage", "Step"]
 
@@ -42,7 +43,7 @@ class Stage:
         learning_rate: factor on their learning rate from a restart on; without one it has no effect.
 
     Raises:
-        ValueError: an argument is out of its range; the message names the stage.
+        DataError: an argument is out of its range; the message names the stage.
     """
 
     name: str
@@ -58,17 +59,13 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.share <= 0 or min(self.registration, self.segmentation) < 0 or self.turn == 0:
-            raise ValueError(f"stage {self.name!r} needs a positive share and at least one step a turn")
+            raise DataError(f"stage {self.name!r} needs a positive share and at least one step a turn")
         if self.learning_rate <= 0:
-            raise ValueError(f"stage {self.name!r}: learning_rate must be positive, not {self.learning_rate}")
+            raise DataError(f"stage {self.name!r}: learning_rate must be positive, not {self.learning_rate}")
         if self.registration_from not in REGISTRATION_SOURCES:
-            raise ValueError(
-                f"stage {self.name!r}: registration_from must be one of {REGISTRATION_SOURCES}, not {self.registration_from!r}"
-            )
+            raise DataError(f"stage {self.name!r}: registration_from must be one of {REGISTRATION_SOURCES}, not {self.registration_from!r}")
         if self.segmentation_from not in SEGMENTATION_SOURCES:
-            raise ValueError(
-                f"stage {self.name!r}: segmentation_from must be one of {SEGMENTATION_SOURCES}, not {self.segmentation_from!r}"
-            )
+            raise DataError(f"stage {self.name!r}: segmentation_from must be one of {SEGMENTATION_SOURCES}, not {self.segmentation_from!r}")
 
     @property
     def turn(self) -> int:
@@ -101,7 +98,7 @@ class Schedule:
         self, stages: Sequence[Stage | Mapping[str, Any]], total_steps: int = 1, warmup: float = 0.03, final: float = 0.01
     ) -> None:
         if not stages:
-            raise ValueError("a schedule needs at least one stage")
+            raise DataError("a schedule needs at least one stage")
         self.stages = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
         self.total_steps, self.warmup, self.final = int(total_steps), warmup, final
 
@@ -139,11 +136,11 @@ class Schedule:
         """First step of the last stage that "registration" or "segmentation" learns in.
 
         Raises:
-            ValueError: it learns in none.
+            DataError: it learns in none.
         """
         begins = [number for number, step in enumerate(self._steps) if step.begins and getattr(step.stage, network)]
         if not begins:
-            raise ValueError(f"no stage trains the {network} network")
+            raise DataError(f"no stage trains the {network} network")
         return begins[-1]
 
     def learning_rate(self, step: Step) -> float:

@@ -18,6 +18,7 @@ from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.bundle.steps import mean_over_processes, optimise, seeded_generator
 from tools.data.augmentation import Augmentation
+from tools.data.checks import DataError
 from tools.registration.displacement import warp
 
 __all__ = ["DeepAtlasUpdate"]
@@ -55,7 +56,7 @@ class DeepAtlasUpdate:
         teacher: the average, an ``AveragedModel``.
 
     Raises:
-        ValueError: a stage shares features between networks whose features differ, ``teacher_decay`` is not in [0, 1),
+        DataError: a stage shares features between networks whose features differ, ``teacher_decay`` is not in [0, 1),
             or ``background_weight`` is not positive.
     """
 
@@ -81,9 +82,9 @@ class DeepAtlasUpdate:
         registration_augmentation: Augmentation | None = None,
     ) -> None:
         if not 0 <= teacher_decay < 1:
-            raise ValueError(f"teacher_decay must be at least 0 and below 1, not {teacher_decay}")
+            raise DataError(f"teacher_decay must be at least 0 and below 1, not {teacher_decay}")
         if background_weight <= 0:
-            raise ValueError(f"background_weight must be positive, not {background_weight}")
+            raise DataError(f"background_weight must be positive, not {background_weight}")
         self.networks = {"segmentation": segmentation, "registration": registration}
         self.optimizers = {"segmentation": segmentation_optimizer, "registration": registration_optimizer}
         self.schedule, self.num_classes = schedule, num_classes
@@ -133,7 +134,7 @@ class DeepAtlasUpdate:
             features = getattr(plain(network), "features", nn.Identity())
             shapes.append({key: value.shape for key, value in features.state_dict().items()})
         if not shapes[0] or shapes[0] != shapes[1]:
-            raise ValueError("share_features needs a segmentation and a registration network with the same features")
+            raise DataError("share_features needs a segmentation and a registration network with the same features")
 
     def autocast(self, device: torch.device) -> Any:
         """Context of mixed precision, or none."""
@@ -207,13 +208,13 @@ class DeepAtlasUpdate:
         """Loss of F_S by the four label cases of the paper; with the registration's field fixed.
 
         Raises:
-            ValueError: no case of the batch has a label, and no answer stands in for it.
+            DataError: no case of the batch has a label, and no answer stands in for it.
         """
         if stage.segmentation_from == "labels":
             return self.segmentation_loss(self.networks["segmentation"](augmented).float(), labels)
         answered = self.stands_in(stage, "segmentation") is not None and not labelled.all()
         if not labelled.any() and not answered:
-            raise ValueError("a segmentation step needs a labelled case")
+            raise DataError("a segmentation step needs a labelled case")
         fixed_labelled, moving_labelled = labelled.chunk(2)
         # Both labelled: nothing for F_S in L_a. Neither: only where an answer is carried (else the sampler draws no such pair).
         carrying = ~(fixed_labelled & moving_labelled) if stage.segmentation_from != "answers" else torch.zeros_like(fixed_labelled)

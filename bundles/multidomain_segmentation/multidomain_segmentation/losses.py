@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from monai.losses import DeepSupervisionLoss, DiceLoss
 from torch import nn
 
+from tools.data.checks import DataError
 from tools.losses import AnatomicalPriorLoss, MultiscaleContrastiveLoss
 from tools.networks.multidomain_unet import MultiDomainOutput
 
@@ -68,7 +69,7 @@ class MultiDomainLoss(nn.Module):
         temperature: of the contrastive term.
 
     Raises:
-        ValueError: a weight is negative, or the prior has a weight and is missing.
+        DataError: a weight is negative, or the prior has a weight and is missing.
     """
 
     def __init__(
@@ -81,9 +82,9 @@ class MultiDomainLoss(nn.Module):
     ) -> None:
         super().__init__()
         if min(contrastive_weight, prior_weight, cross_entropy_weight) < 0:
-            raise ValueError("the weights of a loss must not be negative")
+            raise DataError("the weights of a loss must not be negative")
         if prior_weight and prior is None:
-            raise ValueError("prior_weight needs a prior")
+            raise DataError("prior_weight needs a prior")
         self.overlap, self.contrast = OverlapLoss(cross_entropy_weight), MultiscaleContrastiveLoss(temperature)
         self.scales = DeepSupervisionLoss(self.overlap)
         self.scales.interp_mode = "area"

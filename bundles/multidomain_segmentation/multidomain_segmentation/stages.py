@@ -32,7 +32,7 @@ class Stage:
         learning_rate: factor on the optimiser's learning rate. Every stage has a warm-up and a descent of its own.
 
     Raises:
-        ValueError: an argument is out of its range; the message names the stage.
+        DataError: an argument is out of its range; the message names the stage.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.share <= 0 or self.learning_rate < 0:
-            raise ValueError(f"stage {self.name!r} needs a positive share and no negative learning rate")
+            raise DataError(f"stage {self.name!r} needs a positive share and no negative learning rate")
         if self.network not in NETWORKS:
-            raise ValueError(f"stage {self.name!r}: network must be one of {NETWORKS}, not {self.network!r}")
+            raise DataError(f"stage {self.name!r}: network must be one of {NETWORKS}, not {self.network!r}")
         if self.domains not in DOMAINS:
-            raise ValueError(f"stage {self.name!r}: domains must be one of {DOMAINS}, not {self.domains!r}")
+            raise DataError(f"stage {self.name!r}: domains must be one of {DOMAINS}, not {self.domains!r}")
 
 
 class Step(NamedTuple):
@@ -70,7 +70,7 @@ class Schedule:
 
     Raises:
         DataError: a stage singles out a target, and none is given.
-        ValueError: no stage is left.
+        DataError: no stage is left.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Schedule:
         made = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
         self.stages = [stage for stage in made if prior or stage.network != "prior"]
         if not self.stages:
-            raise ValueError("a schedule needs at least one stage")
+            raise DataError("a schedule needs at least one stage")
         for stage in self.stages:
             if stage.domains != "all" and not target:
                 raise DataError(f"the stage {stage.name!r} needs a target: give --target NAME, one of the domains")

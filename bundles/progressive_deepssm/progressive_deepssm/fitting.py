@@ -102,7 +102,7 @@ class ErrorCalibrator:
     Each case is deformed once, as in training, and factor i is the mean error of point i over the mean of what the network expected
     there. The network sees what an image shows of its error; which points it always finds badly, the cases tell better.
 
-    It must stand before the handlers that save weights.
+    It must stand behind the handler that may stop early, and before those that save weights.
 
     Args:
         update: what trains the network; it deforms the cases.

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from tools.bundle.checkpoint import plain
+from tools.data.checks import DataError
 from tools.data.plan import Plan
 from tools.networks.encoders import ConvEncoder
 from tools.networks.registration import FeaturePyramid
@@ -14,7 +15,7 @@ from tools.networks.segmentation import PyramidSegmentation
 from tools.networks.shape_backbones import DeepSSMBackbone, PyramidBackbone
 from tools.networks.shape_networks import ProgressiveShapeNetwork, ShapeNetwork, TLShapeNetwork
 
-__all__ = ["network_from_plan", "parameter_groups"]
+__all__ = ["network_from_plan", "parameter_groups", "segmentation_labels"]
 
 
 def network_from_plan(plan: Plan) -> ShapeNetwork:
@@ -24,7 +25,7 @@ def network_from_plan(plan: Plan) -> ShapeNetwork:
     ``modes``, ``refinements``, ``hidden``.
 
     Raises:
-        ValueError: the architecture or the backbone is unknown.
+        DataError: the architecture or the backbone is unknown.
     """
     sizes = plan.extra["shape"]
     backbone, architecture = sizes.get("backbone", "pyramid"), sizes.get("architecture", "progressive")
@@ -35,13 +36,24 @@ def network_from_plan(plan: Plan) -> ShapeNetwork:
     elif backbone == "deepssm":
         encoder = DeepSSMBackbone(plan.size, plan.num_classes)
     else:
-        raise ValueError(f"backbone must be 'pyramid' or 'deepssm', not {backbone!r}")
+        raise DataError(f"backbone must be 'pyramid' or 'deepssm', not {backbone!r}")
     scales, modes = sizes["scales"], sizes["modes"]
     if architecture == "tl":
         return TLShapeNetwork(encoder, scales[-1], modes[-1])
     if architecture != "progressive":
-        raise ValueError(f"architecture must be 'progressive' or 'tl', not {architecture!r}")
+        raise DataError(f"architecture must be 'progressive' or 'tl', not {architecture!r}")
     return ProgressiveShapeNetwork(encoder, scales, modes, plan.size, plan.spacing, sizes["refinements"], int(sizes["hidden"]))
+
+
+def segmentation_labels(plan: Plan) -> dict[int, str]:
+    """Label values and names of the segmentation.
+
+    Raises:
+        DataError: the model was trained without one, and its decoder answers at random.
+    """
+    if not plan.extra["shape"]["segmentation"]:
+        raise DataError("this model has learnt points alone, no segmentation: it was trained with segmentation_weight 0")
+    return dict(plan.labels)
 
 
 def parameter_groups(

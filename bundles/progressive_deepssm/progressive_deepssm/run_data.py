@@ -83,6 +83,9 @@ class ShapeRunData(RunData):
         shape: what else the plan keeps of the network in ``extra["shape"]``.
         structure: label value that the points lie on; None for everything but the background.
         **options: of ``RunData``.
+
+    Raises:
+        DataError: the structure is no number.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class ShapeRunData(RunData):
     ) -> None:
         super().__init__(*args, **options)
         self._scales, self._modes, self._shape = scales, modes, dict(shape or {})
-        self._structure = None if structure in (None, "all") else int(structure)
+        self._structure = None if structure in (None, "all") else _number(structure)
 
     @cached_property
     def plan(self) -> Plan:
@@ -150,3 +153,10 @@ class ShapeRunData(RunData):
 
 def _with_points(cases: Sequence[Case]) -> list[Case]:
     return [case for case in cases if case.label is not None and case.particles is not None]
+
+
+def _number(structure: Any) -> int:
+    try:
+        return int(structure)
+    except ValueError as error:
+        raise DataError(f"--structure {structure}: give the label value of the structure, a whole number") from error

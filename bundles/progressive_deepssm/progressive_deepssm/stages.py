@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from tools.bundle.overrides import to_bool
 from tools.bundle.schedule import stage_bounds, warmup_cosine
+from tools.data.checks import DataError
 
 __all__ = ["Schedule", "Stage", "Step"]
 
@@ -32,7 +33,7 @@ class Stage:
             "codes_and_autoencoder".
 
     Raises:
-        ValueError: an argument is out of its range; the message names the stage.
+        DataError: an argument is out of its range; the message names the stage.
     """
 
     name: str
@@ -44,9 +45,9 @@ class Stage:
     def __post_init__(self) -> None:
         object.__setattr__(self, "decoder", to_bool(self.decoder))
         if self.share <= 0 or (self.scales is not None and self.scales < 1):
-            raise ValueError(f"stage {self.name!r} needs a positive share and at least one scale")
+            raise DataError(f"stage {self.name!r} needs a positive share and at least one scale")
         if self.learn not in TARGETS:
-            raise ValueError(f"stage {self.name!r}: learn must be one of {TARGETS}, not {self.learn!r}")
+            raise DataError(f"stage {self.name!r}: learn must be one of {TARGETS}, not {self.learn!r}")
 
 
 class Step(NamedTuple):
@@ -67,7 +68,7 @@ class Schedule:
         final: learning rate at the end, relative to the highest.
 
     Raises:
-        ValueError: there is no stage.
+        DataError: there is no stage.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Schedule:
     ) -> None:
         self.stages = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
         if not self.stages:
-            raise ValueError("a schedule needs at least one stage")
+            raise DataError("a schedule needs at least one stage")
         self.total_steps, self.warmup, self.final = int(total_steps), warmup, final
 
     @cached_property

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from training_runs import curves
 
 from progressive_deepssm.networks import network_from_plan
@@ -130,3 +131,27 @@ def test_nothing_is_written_by_a_refused_run(training, own_dataset, tmp_path):
     (own_dataset / "particles" / "case_01.particles").unlink()
     refused(training)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_is_stopped_early_calibrates_its_uncertainties(train, tmp_path):
+    """At a learning rate of zero the second look is no better than the first."""
+    options = {"epochs": 4, "epoch_length": 1, "validation_interval": 1, "early_stopping_patience": 1, "learning_rate": 0.0}
+    train(tmp_path, **options, holdout=3)
+    assert torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["epoch"] == 2
+    network = load_weights(tmp_path / "model.pt", network_from_plan(Plan.load(tmp_path / "plan.json")))
+    assert not torch.equal(network.calibration, torch.ones_like(network.calibration))
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"structure": "talus"}, "--structure talus: give the label value of the structure, a whole number"),
+        ({"precision": "fp16"}, "precision 'fp16' needs a GPU; on a CPU use 'bf16' or 'float32'"),
+        ({"early_stopping_patience": -1}, "early_stopping_patience must not be negative, got -1"),
+        ({"stages": [{"name": "all", "learn": "pionts"}]}, "stage 'all': learn must be one of"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_unfit_options_stop_before_anything_is_written(train, tmp_path, options, fault):
+    assert fault in refused(train, output_dir=tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "plan.json").exists()

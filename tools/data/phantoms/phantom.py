@@ -70,7 +70,7 @@ def template_points(joint: Joint, count: int, bone: str | None = None) -> tuple[
         points (count, 3) in template mm and their labels (count,) uint8.
 
     Raises:
-        ValueError: the joint has no labelled bone of this name.
+        ValueError: the joint has no labelled bone of this name, or the template's surfaces have fewer vertices than points are asked for.
     """
     if bone is not None and bone not in joint.bones:
         raise ValueError(f"the {joint.name} has no bone {bone!r}: choose from {', '.join(joint.bones)}")
@@ -92,6 +92,8 @@ def template_points(joint: Joint, count: int, bone: str | None = None) -> tuple[
     if bone is not None:
         inside &= label == joint.bones.index(bone) + 1
     points, label = points[inside], label[inside]
+    if count > len(points):
+        raise ValueError(f"points: the {bone or joint.name} has {len(points)} to choose from, not {count}")
     chosen = np.empty(count, dtype=np.int64)
     chosen[0] = int(np.argmax(points @ np.array([1, 1, 1], dtype=np.float32)))
     nearest = np.full(len(points), np.inf, dtype=np.float32)
