@@ -187,6 +187,14 @@ def test_written_split_is_read_back(dataset, tmp_path):
         assert select(dataset, splits_file=tmp_path / "splits.json", label_limit=limit) == split
 
 
+def test_evaluating_where_nothing_was_held_out_is_said(dataset, caplog):
+    cases, _ = evaluation_cases(dataset, select(dataset, fold="all").record)
+    assert f"nothing was held out, so the {len(cases)} cases evaluated on are training cases" in caplog.text
+    caplog.clear()
+    evaluation_cases(dataset, select(dataset, fold="all", holdout=1).record)
+    assert not caplog.text
+
+
 def test_a_written_split_and_another_limit(dataset, tmp_path):
     write_split(tmp_path / "splits.json", select(dataset, label_limit=2))
     with pytest.raises(DataError, match=r"splits\.json: says which labels are used \(\"labelled\"\); leave --label_limit away"):

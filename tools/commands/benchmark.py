@@ -75,7 +75,8 @@ def benchmark(
         dataset_dir: a labelled data set; its report pairs (moving k, fixed (7 k + 13) mod n) are then registered by both and the Dice of
             nearest-neighbour labels is recorded. Without it phantoms give the pair, and no Dice is taken.
         model_dir: folder of plan.json and registration.pt, by default the bundle's models.
-        report, seed: cases held out for the report, as the split was written.
+        report: number of cases held out for the report, as the split was written.
+        seed: seed of that split.
         sizes: grids such as "64,64,64;160,192,160": training steps and peak memory are then measured at each, and nothing else.
         formats: measure the segmentation network in float32, bf16 and int8, by PyTorch and onnxruntime, on the report cases of
             ``dataset_dir``, and nothing else.

@@ -59,8 +59,8 @@ def correspondences(
         turn: shapes may lie in other orientations than the first template; false holds them to small rotations.
         registration: how the template is fitted: splines, or distance_maps, which is slower.
         share: of the variance, 0 to 1, in the modes that points are drawn to; less makes a smaller, more specific model.
-        against: folder of other .particles of the same cases, such as those of ShapeWorks or the true ones of phantoms, in the world of
-            the surfaces or, for mirrored cases, of their mirror images: both models side by side in TO/model/statistics.csv and .png.
+        against: folder of other .particles of the same cases, such as those of ShapeWorks: both models side by side in
+            TO/model/statistics.csv and .png. They lie in the space of the surfaces or, for mirrored cases, of their mirror images.
 
     Raises:
         DataError: input that cannot be used, in one line that names the file.

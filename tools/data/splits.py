@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +44,8 @@ __all__ = [
     "write_domain_splits",
     "write_split",
 ]
+
+logger = logging.getLogger("evaluation")
 
 MONITORED = 8  # training cases looked at where no case is held out
 #: training cases, names of those that are labelled, and a seed, to names in the order in which their labels are to be used
@@ -301,6 +304,8 @@ def evaluation_cases(
     labelled = [case for case in cases if case.label is not None]
     if not labelled:
         raise DataError(f"{dataset.root}: no labelled case to evaluate on")
+    if isinstance(split, dict) and split.get("validation_in_training") and not split.get("report"):
+        logger.warning(f"{source or 'splits.json'}: nothing was held out, so the {len(labelled)} cases evaluated on are training cases")
     return sorted(labelled, key=lambda case: case.name), split
 
 
