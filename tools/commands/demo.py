@@ -15,20 +15,19 @@ from typing import Any
 
 import numpy as np
 
-import tools
 from tools.data.checks import DataError
 from tools.data.decathlon import Case, case_name, read_dataset
 from tools.data.files import write_csv, write_json
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
 from tools.data.splits import apply_split, read_split, report_pairs
+from tools.experiments.runs import REPOSITORY, shown_path
 from tools.pictures import registration_picture, segmentation_picture
 from tools.registration.fields import grid_points, lps_affine, transform_points
 from tools.registration.itk_field import read_itk_field
 
 __all__ = ["demo", "draw_pair", "draw_segmentation"]
 
-REPOSITORY = Path(tools.__file__).resolve().parents[1]
 BUNDLE = REPOSITORY / "bundles" / "deepatlas"
 JOINT, CASES, SEED = "knee", 24, 0
 
@@ -211,7 +210,7 @@ def _draw(pairs: Sequence[tuple[Case, Case]], cases: Sequence[Case], model_dir: 
 
 def _bundle(title: str, run_id: str, configs: Sequence[str], **overrides: Path | str) -> None:
     """Run one entry of the bundle with these configs, one laid over the other."""
-    files = [_shown(BUNDLE / "configs" / name) for name in configs]
+    files = [shown_path(BUNDLE / "configs" / name) for name in configs]
     # fire reads a list of files from one argument in brackets
     config_file = files[0] if len(files) == 1 else json.dumps(files)
     command: list[Any] = ["-m", "monai.bundle", "run", *([] if run_id == "run" else [run_id]), "--bundle_root", BUNDLE]
@@ -224,18 +223,12 @@ def _bundle(title: str, run_id: str, configs: Sequence[str], **overrides: Path |
 
 def _run(title: str, arguments: Sequence[Any]) -> None:
     """Run Python with these arguments in the repository's root, in the terminal, after printing the command."""
-    command = [_shown(sys.executable), *(_shown(value) if isinstance(value, Path) else str(value) for value in arguments)]
+    command = [shown_path(sys.executable), *(shown_path(value) if isinstance(value, Path) else str(value) for value in arguments)]
     _title(title)
     print(("" if Path.cwd() == REPOSITORY else f"cd {shlex.quote(str(REPOSITORY))} && ") + shlex.join(command) + "\n", flush=True)
     code = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
     if code != 0:
         raise SystemExit(f"demo: the step '{title}' failed (exit code {code}); its command stands above")
-
-
-def _shown(path: str | Path) -> str:
-    """The path from the repository's root where it lies below it: commands are run and read there."""
-    path = Path(os.path.abspath(path))
-    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
 
 
 def _title(title: str) -> None:
@@ -247,14 +240,14 @@ def _summary(out_dir: Path, pictures: Sequence[Path], seconds: float) -> None:
     _title(f"done in {seconds / 60:.1f} min")
     for folder in ("registration", "evaluation"):
         print(f"{folder:13} " + ", ".join(f"{name} {value:.3f}" for name, value in _means(out_dir / folder).items()))
-    print(f"\npictures      {_shown(out_dir / 'pictures')}{os.sep} ({len(pictures)} files, such as {pictures[0].name})")
+    print(f"\npictures      {shown_path(out_dir / 'pictures')}{os.sep} ({len(pictures)} files, such as {pictures[0].name})")
     for name, what in (
         ("registration", "warped images and labels, displacement fields (ITK, LPS mm), metrics.csv"),
         ("segmentation", "<case>_seg.nii.gz"),
         ("evaluation", "metrics.csv, summary.json"),
         ("model", "model.pt, registration.pt, plan.json, splits.json, tensorboard; --model_dir for your own runs"),
     ):
-        print(f"{name:13} {_shown(out_dir / name)}{os.sep} ({what})")
+        print(f"{name:13} {shown_path(out_dir / name)}{os.sep} ({what})")
 
 
 def _means(folder: Path) -> dict[str, float]:

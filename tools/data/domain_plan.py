@@ -23,7 +23,17 @@ from nibabel.orientations import io_orientation
 from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Dataset
 from tools.data.files import as_read, write_json
-from tools.data.plan import INTENSITY, MULTIPLE, LabelValues, grid_along, nearest_or_raise, read_header, rounded_up
+from tools.data.plan import (
+    INTENSITY,
+    MULTIPLE,
+    LabelValues,
+    grid_along,
+    nearest_or_raise,
+    positive_numbers,
+    read_header,
+    rounded_up,
+    settle_fields,
+)
 
 __all__ = ["DomainPlan", "SlicePlan", "make_domain_plan"]
 
@@ -56,23 +66,9 @@ class SlicePlan(LabelValues):
     intensity: dict[str, float] = field(default_factory=lambda: dict(INTENSITY))
 
     def __post_init__(self) -> None:
-        set_field = object.__setattr__  # the way to fill a frozen dataclass
-        set_field(self, "labels", {int(value): str(name) for value, name in sorted(self.labels.items(), key=lambda item: int(item[0]))})
-        set_field(self, "orientation", None if self.orientation is None else str(self.orientation).upper())
-        set_field(self, "spacing", _pair("spacing", self.spacing, float))
-        set_field(self, "size", _pair("size", self.size, int))
-        nearest_or_raise("intensity key", self.intensity, INTENSITY)
-        set_field(self, "intensity", {**INTENSITY, **{key: float(value) for key, value in self.intensity.items()}})
-        if 0 not in self.labels or len(self.labels) < 2:
-            raise ValueError("labels must hold the background 0 and at least one more value")
+        settle_fields(self, axes=2)
         if isinstance(self.slice_axis, bool) or self.slice_axis not in (0, 1, 2):
             raise ValueError(f"slice_axis must be 0, 1 or 2, not {self.slice_axis!r}")
-        if self.orientation and sorted("LPI".find(c) if c in "LPI" else "RAS".find(c) for c in self.orientation) != [0, 1, 2]:
-            raise ValueError(f"orientation must name each axis once, such as RAS or LPS, not {self.orientation!r}")
-        if any(n % MULTIPLE for n in self.size):
-            raise ValueError(f"size must hold multiples of {MULTIPLE}, not {self.size}")
-        if not 0 <= self.intensity["lower_percentile"] < self.intensity["upper_percentile"] <= 100:
-            raise ValueError(f"intensity percentiles must satisfy 0 <= lower < upper <= 100, not {self.intensity}")
 
     def axcodes(self, affine: np.ndarray) -> str:
         """Orientation ("SRA") in which a volume of this affine (4, 4) has its slices along the first axis."""
@@ -106,7 +102,7 @@ class DomainPlan:
         if not isinstance(self.domains, Mapping) or not self.domains:
             raise ValueError("domains must map at least one name to its plan")
         set_field(self, "domains", {str(name): _slice_plan(name, value) for name, value in self.domains.items()})
-        set_field(self, "patch_size", _pair("patch_size", self.patch_size, int))
+        set_field(self, "patch_size", positive_numbers("patch_size", self.patch_size, 2, int))
         set_field(self, "extra", as_read(self.extra))
         if any(n % MULTIPLE for n in self.patch_size):
             raise ValueError(f"patch_size must hold multiples of {MULTIPLE}, not {self.patch_size}")
@@ -262,13 +258,3 @@ def _slice_plan(name: str, value: Any) -> SlicePlan:
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
-
-
-def _pair(name: str, value: Any, kind: type) -> tuple:
-    values = [value] * 2 if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != 2:
-        raise ValueError(f"{name} must be one number or two, not {value!r}")
-    result = tuple(kind(v) for v in values)
-    if not all(v > 0 and np.isfinite(v) and v == float(w) for v, w in zip(result, values, strict=True)):
-        raise ValueError(f"{name} must hold positive {'whole ' if kind is int else ''}numbers, not {value!r}")
-    return result

@@ -91,24 +91,12 @@ class Plan(LabelValues):
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        set_field = object.__setattr__  # the way to fill a frozen dataclass
-        set_field(self, "labels", {int(value): str(name) for value, name in sorted(self.labels.items(), key=lambda item: int(item[0]))})
-        set_field(self, "orientation", str(self.orientation).upper())
-        set_field(self, "spacing", _triple("spacing", self.spacing, float))
-        set_field(self, "size", _triple("size", self.size, int))
-        nearest_or_raise("intensity key", self.intensity, INTENSITY)
-        set_field(self, "intensity", {**INTENSITY, **{key: float(value) for key, value in self.intensity.items()}})
-        set_field(self, "extra", as_read(self.extra))
+        settle_fields(self, axes=3)
+        object.__setattr__(self, "extra", as_read(self.extra))
         if self.version != VERSION:
             raise ValueError(f"plan version {self.version} is not supported (this is version {VERSION})")
-        if 0 not in self.labels or len(self.labels) < 2:
-            raise ValueError("labels must hold the background 0 and at least one more value")
-        if sorted("LPI".find(c) if c in "LPI" else "RAS".find(c) for c in self.orientation) != [0, 1, 2]:
-            raise ValueError(f"orientation must name each axis once, such as RAS or LPS, not {self.orientation!r}")
-        if any(n % MULTIPLE for n in self.size):
-            raise ValueError(f"size must hold multiples of {MULTIPLE}, not {self.size}")
-        if not 0 <= self.intensity["lower_percentile"] < self.intensity["upper_percentile"] <= 100:
-            raise ValueError(f"intensity percentiles must satisfy 0 <= lower < upper <= 100, not {self.intensity}")
+        if not self.orientation:
+            raise ValueError("orientation must name the axes, such as RAS or LPS")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the plan as JSON, atomically."""
@@ -152,7 +140,7 @@ def make_plan(dataset: Dataset, max_size: int | Sequence[int] = 192, **overrides
     nearest_or_raise("plan override", overrides, allowed)
     given = {key: value for key, value in overrides.items() if value is not None}
     try:
-        limit = np.array(_triple("max_size", max_size, int)) // MULTIPLE * MULTIPLE
+        limit = np.array(positive_numbers("max_size", max_size, 3, int)) // MULTIPLE * MULTIPLE
         if (limit < MULTIPLE).any():
             raise ValueError(f"max_size must be at least {MULTIPLE}, not {max_size}")
         # Checks what was given before the headers are read.
@@ -172,7 +160,7 @@ def make_plan(dataset: Dataset, max_size: int | Sequence[int] = 192, **overrides
         spacing = np.maximum(np.median(spacings, axis=0), extents.max(axis=0) / limit if "size" not in given else 0)
         given["spacing"] = tuple(rounded_up(value) for value in spacing)
     if "size" not in given:
-        voxels = np.round(extents / np.array(_triple("spacing", given["spacing"], float))).max(axis=0)
+        voxels = np.round(extents / np.array(positive_numbers("spacing", given["spacing"], 3, float))).max(axis=0)
         # A fortieth of a voxel: what the rounding of spacings may cost is no reason for another 16.
         size = np.ceil((voxels - 0.025) / MULTIPLE) * MULTIPLE
         given["size"] = tuple(int(n) for n in np.minimum(np.maximum(size, MULTIPLE), limit))
@@ -206,10 +194,42 @@ def rounded_up(value: float) -> float:
     return math.ceil(round(value * 1e4, 2)) / 1e4
 
 
-def _triple(name: str, value: Any, kind: type) -> tuple:
-    values = [value] * 3 if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != 3:
-        raise ValueError(f"{name} must be one number or three, not {value!r}")
+def settle_fields(plan: Any, axes: int) -> None:
+    """Bring the fields that plans of volumes and of slices share into their types, in place, and check them.
+
+    Args:
+        plan: frozen dataclass with ``labels``, ``orientation`` (or None), ``spacing``, ``size`` and ``intensity``.
+        axes: of its grid, 3 or 2.
+
+    Raises:
+        ValueError: a field is unfit; the message names it.
+    """
+    set_field = object.__setattr__  # the way to fill a frozen dataclass
+    set_field(plan, "labels", {int(value): str(name) for value, name in sorted(plan.labels.items(), key=lambda item: int(item[0]))})
+    set_field(plan, "orientation", None if plan.orientation is None else str(plan.orientation).upper())
+    set_field(plan, "spacing", positive_numbers("spacing", plan.spacing, axes, float))
+    set_field(plan, "size", positive_numbers("size", plan.size, axes, int))
+    nearest_or_raise("intensity key", plan.intensity, INTENSITY)
+    set_field(plan, "intensity", {**INTENSITY, **{key: float(value) for key, value in plan.intensity.items()}})
+    if 0 not in plan.labels or len(plan.labels) < 2:
+        raise ValueError("labels must hold the background 0 and at least one more value")
+    if plan.orientation and sorted("LPI".find(c) if c in "LPI" else "RAS".find(c) for c in plan.orientation) != [0, 1, 2]:
+        raise ValueError(f"orientation must name each axis once, such as RAS or LPS, not {plan.orientation!r}")
+    if any(n % MULTIPLE for n in plan.size):
+        raise ValueError(f"size must hold multiples of {MULTIPLE}, not {plan.size}")
+    if not 0 <= plan.intensity["lower_percentile"] < plan.intensity["upper_percentile"] <= 100:
+        raise ValueError(f"intensity percentiles must satisfy 0 <= lower < upper <= 100, not {plan.intensity}")
+
+
+def positive_numbers(name: str, value: Any, count: int, kind: type) -> tuple:
+    """``value``, one number for all or ``count`` of them, as a tuple of ``kind``.
+
+    Raises:
+        ValueError: it is something else, or not positive, finite and, for ``int``, whole; the message names it.
+    """
+    values = [value] * count if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != count:
+        raise ValueError(f"{name} must be one number or {('two', 'three')[count - 2]}, not {value!r}")
     result = tuple(kind(v) for v in values)
     if not all(v > 0 and math.isfinite(v) and v == float(w) for v, w in zip(result, values, strict=True)):
         raise ValueError(f"{name} must hold positive {'whole ' if kind is int else ''}numbers, not {value!r}")

@@ -37,7 +37,7 @@ from tools.data.plan import nearest_or_raise
 from tools.experiments.definition import Definition
 from tools.metrics.tables import versions
 
-__all__ = ["Experiment", "RunFailed", "execute"]
+__all__ = ["REPOSITORY", "Experiment", "RunFailed", "execute", "shown_path"]
 
 REPOSITORY = Path(tools.__file__).resolve().parents[1]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -261,13 +261,13 @@ class Experiment:
             )
 
     def _command(self, run_id: str, configs: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-        files = [_shown(path) for path in self._configs(configs)]
+        files = [shown_path(path) for path in self._configs(configs)]
         root = self.bundle / "configs"
         # fire reads a list of files from one argument in brackets
         config_file = files[0] if len(files) == 1 else "[" + ",".join(f"'{name}'" for name in files) + "]"
-        command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--bundle_root", _shown(self.bundle)]
-        command += ["--meta_file", _shown(root / "metadata.json"), "--config_file", config_file]
-        command += ["--logging_file", _shown(root / "logging.conf")]
+        command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--bundle_root", shown_path(self.bundle)]
+        command += ["--meta_file", shown_path(root / "metadata.json"), "--config_file", config_file]
+        command += ["--logging_file", shown_path(root / "logging.conf")]
         for key, value in options.items():
             command += [f"--{key}", str(value)]
         return command
@@ -331,7 +331,7 @@ def _plain(value: Any) -> bool:
     return not (isinstance(value, str) and re.match(r"[$@%]", value))
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: str | Path) -> str:
     """The path from the repository's root, where commands are run, if it lies below it."""
     path = Path(os.path.abspath(path))
     return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)

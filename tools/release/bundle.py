@@ -50,7 +50,7 @@ class Bundle:
         """Read a bundle's metadata.
 
         Raises:
-            DataError: the folder, its metadata or its version is missing or unreadable.
+            DataError: the folder or its metadata is missing or unreadable.
         """
         root = Path(root).resolve()
         if not root.is_dir():

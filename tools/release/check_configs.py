@@ -22,7 +22,7 @@ from tools.data.checks import DataError, first_line, read_json
 from tools.release.bundle import SHARED, Bundle
 from tools.release.configs import expressions, parse_expression, targets
 from tools.release.faults import Fault
-from tools.release.imports import closure, imported, parse_module
+from tools.release.imports import closure, imported, module_name, parse_module
 from tools.release.pack import config_roots
 
 __all__ = ["check_expressions", "check_properties", "check_requirements", "check_targets"]
@@ -87,7 +87,7 @@ def check_requirements(bundle: Bundle) -> Iterator[Fault]:
     try:
         roots = list(bundle.packages)
         for package in bundle.packages:
-            roots += [_module(path, bundle.root) for path in sorted((bundle.root / package).rglob("*.py"))]
+            roots += [module_name(path, bundle.root) for path in sorted((bundle.root / package).rglob("*.py"))]
         for place, config in _configs(bundle):
             roots += config_roots(config, Path(place), packages)
             for target in targets(config):
@@ -166,8 +166,3 @@ def _unresolved(target: str) -> str | None:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _module(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

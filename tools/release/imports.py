@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tools.data.checks import DataError
 
-__all__ = ["closure", "imported", "module_file", "parse_module"]
+__all__ = ["closure", "imported", "module_file", "module_name", "parse_module"]
 
 _IMPORTERS = ("import_module", "__import__", "optional_import")
 
@@ -29,6 +29,12 @@ def module_file(name: str, packages: Mapping[str, Path]) -> Path | None:
         if candidate.is_file():
             return candidate
     return None
+
+
+def module_name(path: Path, root: Path) -> str:
+    """Dotted name of a file below ``root``; a package's is that of its folder."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def parse_module(path: Path) -> ast.Module:

@@ -20,7 +20,7 @@ from tools.data.checks import DataError, read_json
 from tools.data.files import atomic_path
 from tools.release.bundle import SHARED, Bundle, check_name, shipped_files
 from tools.release.configs import expressions, parse_expression, targets
-from tools.release.imports import closure, imported, module_file
+from tools.release.imports import closure, imported, module_file, module_name
 from tools.release.rename import Renaming
 from tools.release.usage import COMMANDS_PAGE, commands_page
 
@@ -78,7 +78,7 @@ def packed_files(bundle: Bundle, shared: Path) -> dict[str, bytes]:
         raise DataError(f"{bundle.root}: no package {bundle.name}/ with an __init__.py; only a bundle of the repository can be packed")
     own = bundle.root / bundle.name
     packages = {bundle.name: own, SHARED: shared}
-    roots = [_module_name(path, bundle.root) for path in sorted(own.rglob("*.py"))]
+    roots = [module_name(path, bundle.root) for path in sorted(own.rglob("*.py"))]
     for config in bundle.configs():
         roots += config_roots(read_json(config), config, packages)
     modules = closure(roots, packages)
@@ -153,11 +153,6 @@ def _packed_config(path: Path, renaming: Renaming) -> str:
         if "/.." in expression:
             raise DataError(f"{path}: the expression ${expression} leads out of the bundle's folder")
     return renaming.config(text, path)
-
-
-def _module_name(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def _attributes(tree: ast.AST) -> list[str]:

@@ -80,7 +80,7 @@ class BalancedSliceSampler(StepSampler):
         epoch_length: batches one pass yields.
         seed: seed of all draws.
         domains: names of the domains to draw from; by default all of the plan.
-        foreground_share: share of the slices that surely show a structure.
+        foreground_share: share of the slices that are drawn among those with a structure.
         patch_size: rows and columns of the windows; by default the plan's. A slice that is smaller is padded on both sides.
         rank, world_size: with several processes every one draws the same slices and takes its part of them.
         schedule: says of which of the domains each step gets slices; by default of all.
