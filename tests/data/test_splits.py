@@ -381,9 +381,22 @@ def test_training_cases_are_never_evaluated_on(tiny_dataset, name, count):
 @pytest.mark.parametrize(("labelled", "expected"), [(["case_02"], [0, 1, 3, 4, 5]), (["case_01", "case_02", "gone"], [0, 3, 4, 5])])
 def test_cases_whose_label_was_not_learnt_from(tiny_dataset, labelled, expected):
     record = {"train": ["case_00", "case_01", "case_02", *labelled], "labelled": labelled, "validation": ["case_03"], "report": ["case_04"]}
-    cases, split = evaluation_cases(read_dataset(tiny_dataset), {"dataset": "blobs", **record}, unlabelled=True)
+    cases, split = evaluation_cases(read_dataset(tiny_dataset), {"dataset": "blobs", **record}, evaluate_on="unlabelled")
     assert [case.name for case in cases] == [f"case_{k:02d}" for k in expected]
     assert split == "labelled cases of blobs whose label the model did not learn from"
+
+
+def test_all_cases_of_a_data_set_whose_names_coincide(tiny_dataset):
+    names = [f"case_{k:02d}" for k in range(6)]
+    record = {"dataset": "blobs", "train": names[:5], "labelled": names[:5], "validation": names[5:], "report": []}
+    cases, split = evaluation_cases(read_dataset(tiny_dataset), record, evaluate_on="all")
+    assert [case.name for case in cases] == names
+    assert split == "all labelled cases of blobs"
+
+
+def test_what_cannot_be_evaluated_on(tiny_dataset):
+    with pytest.raises(DataError, match="evaluate_on must be one of .*, not 'some'"):
+        evaluation_cases(read_dataset(tiny_dataset), None, evaluate_on="some")
 
 
 def test_nothing_to_evaluate_on(tiny_dataset):

@@ -47,6 +47,7 @@ __all__ = [
 
 logger = logging.getLogger("evaluation")
 
+EVALUATE_ON = ("held_out", "unlabelled", "all")
 MONITORED = 8  # training cases looked at where no case is held out
 #: training cases, names of those that are labelled, and a seed, to names in the order in which their labels are to be used
 LabelOrder = Callable[[Sequence[Case], set[str], int], Iterable[str]]
@@ -272,23 +273,25 @@ def apply_split(dataset: Dataset, record: Mapping[str, Any], source: str | os.Pa
 
 
 def evaluation_cases(
-    dataset: Dataset, record: Mapping[str, Any] | None, source: str | os.PathLike | None = None, unlabelled: bool = False
+    dataset: Dataset, record: Mapping[str, Any] | None, source: str | os.PathLike | None = None, evaluate_on: str = "held_out"
 ) -> tuple[list[Case], dict[str, Any] | str]:
     """The labelled cases to evaluate a model on, sorted by name, and what they are.
-
-    When every case the model was trained on is in the data set, its report cases (or, without any, its validation cases). When only
-    some of them are, in a data set of the same name, all but these count; otherwise the data are new to the model and all count.
 
     Args:
         dataset: the data set.
         record: the model's split, as :func:`read_split` gives it; None where it has none.
         source: file the record came from, for the messages.
-        unlabelled: instead all cases but those whose label the model learnt from: for methods that do not look at training cases
-            without one.
+        evaluate_on: "held_out": when every case the model was trained on is in the data set, its report cases (or, without any, its
+            validation cases); when only some of them are, in a data set of the same name, all but these; otherwise the data are new to
+            the model, and all count. "unlabelled": all but those whose label the model learnt from. "all": of data that are new to the
+            model though names coincide.
 
     Raises:
-        DataError: no labelled case is left.
+        DataError: no labelled case is left, or ``evaluate_on`` is none of these.
     """
+    if evaluate_on not in EVALUATE_ON:
+        raise DataError(f"evaluate_on must be one of {EVALUATE_ON}, not {evaluate_on!r}")
+    record, unlabelled = None if evaluate_on == "all" else record, evaluate_on == "unlabelled"
     cases: Sequence[Case] = dataset.cases
     split: dict[str, Any] | str = f"all labelled cases of {dataset.name}"
     trained = set() if record is None else set(record.get("labelled", record["train"]) if unlabelled else record["train"])

@@ -57,6 +57,7 @@ def evaluate(
     seed: int | None = None,
     rotation: float = 0,
     rotation_seed: int = 0,
+    evaluate_on: str = "held_out",
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: each case's segmentation, and the registration of another case onto it.
 
@@ -74,6 +75,7 @@ def evaluate(
         rotation: each moving case is turned about its centre before it is registered, about a random axis by an angle uniform
             between 0 and this many degrees. The fixed cases and the segmentation see the images as they are.
         rotation_seed: of these rotations; one seed turns the same case in the same way for every model.
+        evaluate_on: see :func:`tools.data.splits.evaluation_cases`; of the "unlabelled" cases the networks have learnt from the images.
 
     Returns:
         the summary.
@@ -84,7 +86,7 @@ def evaluate(
     if network is None and registrar.network is None:
         raise DataError(f"{model_dir}: neither model.pt nor registration.pt; train first, or give --model_dir")
     dataset, split_file = read_dataset(dataset_dir), Path(model_dir) / "splits.json"
-    cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file)
+    cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file, evaluate_on)
     check_dataset(dataset)
     plan = registrar.plan
     onto = {fixed: moving for moving, fixed in report_pairs(len(cases))}

@@ -32,7 +32,6 @@ from tools.networks.multidomain_unet import MultiDomainSegmentation
 __all__ = ["evaluate", "evaluate_refusals", "segment"]
 
 SPACING_UNITS = ("mm", "voxel")
-CASES = ("held_out", "unlabelled")
 REFUSED = "refused"
 
 logger = logging.getLogger("evaluation")
@@ -77,8 +76,8 @@ def evaluate(
         device: where it computes.
         precision: "auto", "float32", "bf16" or "fp16".
         domains: domains to evaluate; by default all of the data.
-        evaluate_on: "held_out", the report cases, or without any the fold's, or "unlabelled", all cases whose label was not learnt from:
-            where ``label_limit`` hides most labels, these are many more, and the network has seen none of them.
+        evaluate_on: see :func:`tools.data.splits.evaluation_cases`. Where ``label_limit`` hides most labels, the "unlabelled" cases are
+            many more than those held out, and the network has seen none of them.
         spacing_unit: "mm", distances by the spacing in the headers, or "voxel", where that is relative and says nothing.
         find_domains: whether to note in ``auto_domain``, ``auto_distance``, ``auto_threshold`` and ``auto_confidence`` what each image
             would have been taken for, and in ``auto_answer`` that domain, or "refused" where it is too far even from it.
@@ -100,8 +99,6 @@ def evaluate(
         return evaluate_refusals(foreign_dir, model_dir, output_dir, plan, device, seed)
     if spacing_unit not in SPACING_UNITS:
         raise DataError(f"spacing_unit must be one of {SPACING_UNITS}, not {spacing_unit!r}")
-    if evaluate_on not in CASES:
-        raise DataError(f"evaluate_on must be one of {CASES}, not {evaluate_on!r}")
     if not isinstance(worst_pictures, int) or isinstance(worst_pictures, bool) or worst_pictures < 0:
         raise DataError(f"worst_pictures must be a whole number from 0 on, not {worst_pictures!r}")
     embeddings = to_bool(embeddings)
@@ -111,8 +108,7 @@ def evaluate(
     plan.check(found)
     path = Path(model_dir) / "splits.json"
     records = read_domain_splits(path) if path.is_file() else {}
-    unlabelled = evaluate_on == "unlabelled"
-    chosen_cases = {name: evaluation_cases(dataset, records.get(name), path, unlabelled) for name, dataset in found.items()}
+    chosen_cases = {name: evaluation_cases(dataset, records.get(name), path, evaluate_on) for name, dataset in found.items()}
     cases = {name: members for name, (members, _) in chosen_cases.items()}
     splits = {name: split for name, (_, split) in chosen_cases.items()}
     check_domains(found)

@@ -81,6 +81,7 @@ def evaluate(
     precision: str = "auto",
     seed: int | None = None,
     details: Mapping[str, Any] | None = None,
+    evaluate_on: str = "held_out",
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: the metrics of :func:`case_metrics`, and ``seconds`` from the image file to its surface.
 
@@ -95,6 +96,7 @@ def evaluate(
         precision: "auto", "float32", "bf16" or "fp16".
         seed: of the training, for the summary.
         details: further values for the summary.
+        evaluate_on: see :func:`tools.data.splits.evaluation_cases`.
 
     Returns:
         the summary.
@@ -103,7 +105,7 @@ def evaluate(
         DataError: the data are unfit.
     """
     dataset, split_file = read_dataset(dataset_dir), Path(model_dir) / "splits.json"
-    cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file)
+    cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file, evaluate_on)
     check_dataset(dataset, need_cases=1)
     check_sizes(cases, plan)
     sizes = plan.extra["shape"]
