@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shlex
 import subprocess
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from tools.commands import demo as module
-from tools.commands.demo import demo, draw_pair, draw_segmentation, held_out_cases
-from tools.data.checks import DataError
+from tools.commands.demo import demo, draw_pair, draw_segmentation, few_labels, held_out_cases
+from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, case_name, read_dataset
 from tools.data.files import write_json, write_nifti
 from tools.data.plan import Plan
@@ -100,12 +101,30 @@ def test_demo_runs_the_steps_and_draws_the_held_out_cases(
     printed = capsys.readouterr().out
     assert [command[command.index("monai.bundle") + 2] for command in runs.commands] == [
         "training",
-        "--bundle_root",
-        "--bundle_root",
+        "--config_file",
+        "--config_file",
         "evaluating",
     ]
     assert all(shlex.join(command) in printed for command in runs.commands)
     assert "evaluation    dice_mean 0.500\n" in printed
+    assert "--holdout 1 --label_limit all" in shlex.join(runs.commands[0])
+
+
+@pytest.mark.parametrize(("labelled", "expected"), [(2, "1"), (5, "1"), (10, "3"), (11, None)])
+def test_fewer_labels_than_the_demo_wants(data: Path, labelled: int, expected: str | None) -> None:
+    dataset = read_dataset(data)
+    cases = tuple(Case(f"case_{k}", Path("image"), Path("label") if k < labelled else None) for k in range(20))
+    limits = few_labels(dataclasses.replace(dataset, cases=cases))
+    assert limits == ({} if expected is None else {"holdout": expected, "label_limit": "all"})
+
+
+def test_one_label_is_too_few(data: Path, tmp_path: Path) -> None:
+    content = read_json(data / "dataset.json")
+    for entry in content["training"][1:]:
+        del entry["label"]
+    write_json(data / "dataset.json", content)
+    with pytest.raises(SystemExit, match=r"demo: .*dataset\.json: 1 labelled case"):
+        demo(data=str(data), out=str(tmp_path / "out"))
 
 
 def test_demo_makes_phantoms_without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

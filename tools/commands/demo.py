@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tools.data.checks import DataError
-from tools.data.decathlon import Case, case_name, read_dataset
+from tools.data.decathlon import Case, Dataset, case_name, read_dataset
 from tools.data.files import write_csv, write_json
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
@@ -26,10 +26,11 @@ from tools.pictures import registration_picture, segmentation_picture
 from tools.registration.fields import grid_points, lps_affine, transform_points
 from tools.registration.itk_field import read_itk_field
 
-__all__ = ["demo", "draw_pair", "draw_segmentation"]
+__all__ = ["demo", "draw_pair", "draw_segmentation", "few_labels", "held_out_cases"]
 
 BUNDLE = REPOSITORY / "bundles" / "deepatlas"
 JOINT, CASES, SEED = "knee", 24, 0
+ENOUGH = 11  # labelled cases: what experiments/demo.json holds out and learns from
 
 
 def demo(data: str | None = None, out: str = "demo", cases: int = 6) -> None:
@@ -53,12 +54,12 @@ def demo(data: str | None = None, out: str = "demo", cases: int = 6) -> None:
     try:
         if not BUNDLE.is_dir():
             raise DataError(f"{BUNDLE}: missing; the demo runs in a checkout of the repository")
-        if data:
-            read_dataset(data_dir)
-        elif not (data_dir / "dataset.json").is_file():
+        limits = few_labels(read_dataset(data_dir)) if data else {}
+        if not data and not (data_dir / "dataset.json").is_file():
             _run("phantoms", ["-m", "tools", "data", "phantoms", "--to", data_dir, "--joint", JOINT, "--cases", CASES, "--seed", SEED])
         resume = _remember(data_dir, out_dir, model_dir)
-        _bundle("training", "training", ["train.json", "experiments/demo.json"], dataset_dir=data_dir, output_dir=model_dir, resume=resume)
+        configs = ["train.json", "experiments/demo.json"]
+        _bundle("training", "training", configs, dataset_dir=data_dir, output_dir=model_dir, **limits, resume=resume)
         held_out = held_out_cases(data_dir, model_dir, int(cases))
         pairs = _write_inputs(held_out, out_dir)
         _bundle(
@@ -87,6 +88,20 @@ def demo(data: str | None = None, out: str = "demo", cases: int = 6) -> None:
     except KeyboardInterrupt:
         raise SystemExit("demo: interrupted") from None
     _summary(out_dir, pictures, time.monotonic() - started)
+
+
+def few_labels(dataset: Dataset) -> dict[str, str]:
+    """Options of the training where a data set has not the demo's six cases for the report and five more labels.
+
+    A third of the labelled cases, at least one, is then held out, and the labels of all others are learnt from.
+
+    Raises:
+        DataError: fewer than two cases have a label.
+    """
+    labelled = sum(case.label is not None for case in dataset.cases)
+    if labelled < 2:
+        raise DataError(f"{dataset.root / 'dataset.json'}: {labelled} labelled case(s); one to learn from and one to look at are needed")
+    return {} if labelled >= ENOUGH else {"holdout": str(max(1, labelled // 3)), "label_limit": "all"}
 
 
 def held_out_cases(data_dir: Path, model_dir: Path, count: int) -> list[Case]:
@@ -213,9 +228,7 @@ def _bundle(title: str, run_id: str, configs: Sequence[str], **overrides: Path |
     files = [shown_path(BUNDLE / "configs" / name) for name in configs]
     # fire reads a list of files from one argument in brackets
     config_file = files[0] if len(files) == 1 else json.dumps(files)
-    command: list[Any] = ["-m", "monai.bundle", "run", *([] if run_id == "run" else [run_id]), "--bundle_root", BUNDLE]
-    command += ["--meta_file", BUNDLE / "configs" / "metadata.json", "--config_file", config_file]
-    command += ["--logging_file", BUNDLE / "configs" / "logging.conf"]
+    command: list[Any] = ["-m", "monai.bundle", "run", *([] if run_id == "run" else [run_id]), "--config_file", config_file]
     for key, value in overrides.items():
         command += [f"--{key}", value]
     _run(title, command)
