@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from monai.networks.nets import DynUNet, UNet
 from torch import nn
@@ -25,9 +24,9 @@ def segmentation_from_plan(plan: Plan) -> nn.Module:
     return segmentation_network(plan.num_classes, **plan.extra.get("segmentation", {}))
 
 
-def registration_from_plan(plan: Plan, **options: Any) -> RegistrationNetwork:
-    """F_R with the sizes the plan keeps in ``extra["registration"]``; options override them."""
-    return registration_network(plan.num_classes, **{**plan.extra.get("registration", {}), **options})
+def registration_from_plan(plan: Plan) -> RegistrationNetwork:
+    """F_R with the sizes the plan keeps in ``extra["registration"]``."""
+    return registration_network(plan.num_classes, **plan.extra.get("registration", {}))
 
 
 def segmentation_network(

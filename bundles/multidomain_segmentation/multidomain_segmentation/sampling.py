@@ -75,13 +75,13 @@ class BalancedSliceSampler(StepSampler):
 
     Args:
         dataset: the cases; read through once, for where the structures lie.
-        plan: the plan of all domains, which the dataset's "domain" counts by.
+        plan: the plan of all domains, which the dataset's "domain" counts by. Windows have its patch size; a smaller slice is padded on
+            both sides.
         slices_per_domain: slices of each domain a batch on this process.
         epoch_length: batches one pass yields.
         seed: seed of all draws.
         domains: names of the domains to draw from; by default all of the plan.
         foreground_share: share of the slices that are drawn among those with a structure.
-        patch_size: rows and columns of the windows; by default the plan's. A slice that is smaller is padded on both sides.
         rank, world_size: with several processes every one draws the same slices and takes its part of them.
         schedule: says of which of the domains each step gets slices; by default of all.
         domains_per_step: of how many of these at a time, at most: in turn, in an order that changes from round to round. By default
@@ -101,7 +101,6 @@ class BalancedSliceSampler(StepSampler):
         seed: int = 0,
         domains: Collection[str] | None = None,
         foreground_share: float = 0.7,
-        patch_size: Sequence[int] | None = None,
         rank: int = 0,
         world_size: int = 1,
         schedule: Schedule | None = None,
@@ -112,7 +111,7 @@ class BalancedSliceSampler(StepSampler):
             raise DataError(f"domains_per_step must be a positive whole number, got {domains_per_step!r}")
         self.domains_per_step = domains_per_step
         self.count, self.seed = slices_per_domain, seed
-        self.foreground_share, self.patch_size = foreground_share, tuple(patch_size or plan.patch_size)
+        self.foreground_share, self.patch_size = foreground_share, tuple(plan.patch_size)
         self.rank, self.world_size = rank, world_size
         self.schedule, self.names = schedule, plan.names
         self.active = sorted({plan.index(name) for name in plan.names if domains is None} | {plan.index(name) for name in domains or ()})
