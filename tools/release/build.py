@@ -50,7 +50,10 @@ def build(parser: ConfigParser, key: str, what: str) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """The error at the bottom of a chain, in one line."""
+    """Why, in one line: the :class:`DataError` an error stems from, or what is at the bottom of its chain."""
+    own = cause(error)
+    if own is not None:
+        return first_line(own)
     while error.__cause__ is not None:
         error = error.__cause__
     kind = type(error).__name__

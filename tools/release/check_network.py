@@ -10,7 +10,6 @@ import torch
 from monai.bundle import ConfigWorkflow
 from torch import nn
 
-from tools.bundle.errors import cause
 from tools.data.checks import DataError, first_line
 from tools.release.build import reason
 from tools.release.bundle import Bundle
@@ -34,8 +33,7 @@ def check_network(bundle: Bundle) -> Iterator[Fault]:
     try:
         network = _network(bundle)
     except Exception as error:  # whatever the bundle's code raises is its fault
-        own = cause(error)
-        yield Fault("network", _CONFIG, f"network_def cannot be built ({first_line(own) if own else reason(error)})")
+        yield Fault("network", _CONFIG, f"network_def cannot be built ({reason(error)})")
         return
     weights = bundle.root / "models" / "model.pt"
     if weights.is_file() and not any(fault.place == "models/model.pt" for fault in unsafe):
