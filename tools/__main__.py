@@ -101,6 +101,14 @@ def _check_options(command: str, component: Any, arguments: Sequence[str]) -> No
             raise ValueError(f"{command} has no option --{name}; {_nearest(name, list(parameters), '--')}")
 
 
+def _help(command: str, component: Any, arguments: Sequence[str]) -> None:
+    """fire's page on a command or subcommand, whatever else was typed, of which it would ask for help otherwise. Leaves by SystemExit."""
+    for word in arguments:
+        if isinstance(component, Mapping) and word in component:
+            command, component = f"{command} {word}", component[word]
+    fire.Fire(component, command=["--help"], name=f"python -m tools {command}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -122,6 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"no command {command!r}; {_nearest(command, list(COMMANDS))}")
         module, attribute, _ = COMMANDS[command]
         component = getattr(import_module(module), attribute)
+        if {"-h", "--help"} & set(rest):
+            _help(command, component, rest)
         _check_options(command, component, rest)
         calls: list[Callable[[], Any]] = []
         fire.Fire(_recorded(component, calls), command=rest, name=f"python -m tools {command}")

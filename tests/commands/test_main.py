@@ -84,6 +84,23 @@ def test_alone_it_lists_the_commands(capsys, arguments):
     assert all(name in listed for name in ("data", "apply-field", "benchmark", "experiment"))
 
 
+@pytest.mark.parametrize("typed", ["add --help", "add x --help", "add --to x --count 3 -h"])
+def test_help_is_of_the_command_whatever_else_was_typed(calls, capsys, typed):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.main(["toy", *typed.split()])
+    assert stopped.value.code == 0
+    page = "".join(capsys.readouterr())
+    assert "--count" in page and "GROUP" not in page
+    assert calls == []
+
+
+def test_help_of_several_commands_names_them(calls, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.main(["toy", "--help"])
+    assert stopped.value.code == 0
+    assert "add" in "".join(capsys.readouterr())
+
+
 def test_other_errors_are_not_hidden(calls, monkeypatch):
     def broken() -> None:
         raise RuntimeError("a fault of ours")
