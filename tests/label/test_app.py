@@ -33,6 +33,17 @@ def test_the_app_is_copied_once(environment, tmp_path):
     assert (tmp_path / "app" / "main.py").read_text() == "app = 2\n"
 
 
+def test_an_app_half_copied_is_none(environment, tmp_path, monkeypatch):
+    def killed(source: Path, to: Path, **options: bool) -> None:
+        shutil.copyfile(source / "main.py", to / "main.py")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copytree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        copy_app(environment, tmp_path / "app")
+    assert not (tmp_path / "app").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(environment, tmp_path):
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "notes.txt").touch()

@@ -144,7 +144,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 @contextmanager
 def serving(folder: Path, studies: Path, labels: dict[str, Path], *options: str) -> Iterator[Server]:
-    """``python -m tools label`` with these options, its app and its log in ``folder``."""
+    """``python -m tools label`` with these options, called in ``folder``, where its app and its log lie then."""
     label_environment()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -156,15 +156,13 @@ def serving(folder: Path, studies: Path, labels: dict[str, Path], *options: str)
         "label",
         "--studies",
         str(studies),
-        "--app",
-        str(folder / "app"),
         "--port",
         str(port),
         *options,
     ]
     log = folder / "server.log"
-    environ = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    with open(log, "wb") as stream, subprocess.Popen(command, cwd=REPOSITORY, env=environ, stdout=stream, stderr=stream) as process:
+    environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
+    with open(log, "wb") as stream, subprocess.Popen(command, cwd=folder, env=environ, stdout=stream, stderr=stream) as process:
         try:
             made = Server(f"http://127.0.0.1:{port}", studies, log, labels)
             _wait(made, process)
@@ -279,7 +277,7 @@ def test_the_next_sample_is_one_without_a_label(server, post_labels):
 
 def trained(server: Server, model: str, case: str, expected: np.ndarray, folder: Path) -> None:
     """Train, and see that the answers come from new weights and are still good."""
-    weights = server.log.parent / "app" / "model" / model / "models" / "model.pt"
+    weights = server.log.parent / "monailabel" / "model" / model / "models" / "model.pt"
     before = weights.read_bytes()
     begin = server.log.stat().st_size
     server.train(model)
@@ -338,4 +336,4 @@ def test_a_model_of_ones_own_is_served_and_learns(tmp_path):
         answer = own.infer("deepatlas", case, tmp_path)
         assert same_grid(answer, own, case)
         assert set(np.unique(answer.dataobj)) <= {0, 2, 5}
-    assert (tmp_path / "app" / "model" / "deepatlas" / "models" / "model.pt").read_bytes() != (trained / "model.pt").read_bytes()
+    assert (tmp_path / "monailabel" / "model" / "deepatlas" / "models" / "model.pt").read_bytes() != (trained / "model.pt").read_bytes()

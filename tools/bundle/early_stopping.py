@@ -38,7 +38,11 @@ class EarlyStop:
         if self.patience:
             looks = max(1, self.patience // self.interval)
             self._stopper = EarlyStopping(patience=looks, score_function=self._score, trainer=engine)
-            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval, after=self.begin or None), self._stopper)
+            engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._validated), self._stopper)
+
+    def _validated(self, engine: Engine, epoch: int) -> bool:
+        # not ignite's ``every`` with ``after``, which counts from there
+        return epoch > self.begin and epoch % self.interval == 0
 
     def _score(self, engine: Engine) -> float:
         score = float(self.validator.state.metrics[self.validator.state.key_metric_name])
@@ -50,6 +54,8 @@ class EarlyStop:
         return {} if self._stopper is None else dict(self._stopper.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where a checkpoint stopped waiting."""
+        """Continue where a checkpoint stopped waiting; a run that had ended then does not go on."""
         if self._stopper is not None and state:
             self._stopper.load_state_dict(state)
+            if self._stopper.counter >= self._stopper.patience:
+                self._stopper.trainer.terminate()

@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 
 from tools.data.checks import DataError, check_pair, read_json, read_nifti
 from tools.data.files import write_json, write_nifti
+from tools.data.folders import fill_new_folder
 from tools.data.plan import Plan
 from tools.label.own_model import put_model
 from tools.release.archive import read_archive, unpack
@@ -30,7 +31,7 @@ def copy_app(environment: Path, app: Path) -> None:
         return
     if app.exists() and any(app.iterdir()):
         raise DataError(f"{app}: holds something else than an app of MONAI Label; choose another --app")
-    shutil.copytree(environment / "monailabel" / "sample-apps" / _APP, app, dirs_exist_ok=True)
+    fill_new_folder(app, lambda folder: shutil.copytree(environment / "monailabel" / "sample-apps" / _APP, folder, dirs_exist_ok=True))
 
 
 def add_bundle(app: Path, bundle: str | os.PathLike, model_dir: str | os.PathLike | None = None) -> str:

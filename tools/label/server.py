@@ -25,7 +25,7 @@ def serve(environment: Path, app: Path, studies: Path, models: Sequence[str], ho
     # Nothing is to be looked for in the Model Zoo, which needs the internet.
     for key, value in (("models", ",".join(models)), ("zoo_source", "local"), ("sam2", "false")):
         command += ["--conf", key, value]
-    # Nothing of the repository is to be found there; torchrun is.
-    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    # Nothing of the repository is to be found there, nor an app in the current folder that is named as MONAI Label is; torchrun is.
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PYTHONSAFEPATH": "1"}
     variables["PATH"] = f"{environment / 'bin'}{os.pathsep}{variables.get('PATH', '')}"
     os.execve(command[0], command, variables)
