@@ -140,6 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:  # DataError is one
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {(error.strerror or type(error).__name__).lower()}", file=sys.stderr)
+        return 2
     return 0
 
 

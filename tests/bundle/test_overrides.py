@@ -116,7 +116,7 @@ def test_overlay_with_unknown_key(bundle, key, nearest):
 @pytest.mark.parametrize("own", ["run", "evaluating"])
 def test_second_workflow_may_define_entries(bundle, own):
     second = write(bundle, "evaluate.json", {own: [], "metrics_file": "x"})
-    check_overrides([config(bundle), second], {"metrics_file": 1}, run_id="evaluating")
+    check_overrides([config(bundle), second], {"metrics_file": "y"}, run_id="evaluating")
 
 
 def test_run_finds_the_call(bundle, capsys):

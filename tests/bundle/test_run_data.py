@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -102,6 +104,19 @@ def test_resume(tiny_dataset, tmp_path):
     make(tiny_dataset, tmp_path / "out", extra={"channels": [4, 8]}).save()
     begun(tmp_path / "out")
     make(tiny_dataset, tmp_path / "out", extra={"channels": [4, 8]}, resume="true").check()
+
+
+def test_another_process_is_training_into_the_folder(tiny_dataset, tmp_path):
+    script = "import sys; from tools.data.folders import claim; claim(sys.argv[1]); print('mine', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"mine\n"
+        with pytest.raises(DataError, match="out: another run is writing there"):
+            make(tiny_dataset, tmp_path / "out").save()
+        assert list((tmp_path / "out").iterdir()) == []
+        other.kill()
+    make(tiny_dataset, tmp_path / "out").save()
+    make(tiny_dataset, tmp_path / "out").save()  # the next run of one process
 
 
 def test_resume_clears_away_what_a_kill_left_half_written(tiny_dataset, tmp_path):

@@ -149,6 +149,16 @@ def test_demo_continues_its_own_training_only(data: Path, tmp_path: Path, monkey
         demo(out=str(out))
 
 
+def test_a_users_own_images_stay(data: Path, tmp_path: Path) -> None:
+    own = tmp_path / "out" / "images" / "mine.nii.gz"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    with pytest.raises(SystemExit, match="images: not of a demo, which would replace it"):
+        demo(data=str(data), out=str(tmp_path / "out"))
+    assert own.is_file()
+    assert not (tmp_path / "out" / "demo.json").exists()
+
+
 def test_demo_stops_at_the_first_failure_with_one_line(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = FakeRuns(fail="register.json")
     monkeypatch.setattr(subprocess, "run", runs)

@@ -64,6 +64,16 @@ def test_a_fault_is_one_line_and_status_2(calls, capsys, typed, line):
     assert calls == []
 
 
+def test_what_the_system_refuses_is_one_line(calls, monkeypatch, tmp_path, capsys):
+    def flat(value: str) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "file").mkdir()
+
+    monkeypatch.setattr(sys.modules["toy_command"], "flat", flat)
+    assert command_line.main(["flat", "x"]) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'file'}: file exists\n"
+
+
 def test_a_stray_argument_stops_before_the_command_runs(calls):
     with pytest.raises(SystemExit) as stopped:
         command_line.main(["toy", "add", "x", "1", "name", "true", "stray"])
@@ -90,7 +100,8 @@ def test_help_is_of_the_command_whatever_else_was_typed(calls, capsys, typed):
         command_line.main(["toy", *typed.split()])
     assert stopped.value.code == 0
     page = "".join(capsys.readouterr())
-    assert "--count" in page and "GROUP" not in page
+    assert "--count" in page
+    assert "GROUP" not in page
     assert calls == []
 
 

@@ -99,6 +99,18 @@ def test_a_flipped_byte(tmp_path):
         read_archive(path)
 
 
+def test_damaged_whatever_packed_it(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(*METADATA)
+        archive.writestr("net/x", bytes(range(256)) * 20)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"net/x") + 40] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged: the checksum of net/x|truncated"):
+        read_archive(path)
+
+
 def test_what_would_fill_the_disk(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -260,6 +260,37 @@ def test_interrupted_between_the_two_moves(registry, tmp_path, tree, monkeypatch
     assert tree(to) == before
 
 
+@pytest.mark.parametrize("before", [None, "0.9.0"])
+def test_killed_before_the_record_is_in_place(registry, tmp_path, monkeypatch, before):
+    to = tmp_path / "to"
+    if before:
+        add(registry, to, before)
+    move = os.replace
+
+    def failing(source, destination):
+        if Path(destination) == to / ".net.json" and Path(source).name == ".net.json.new":
+            raise KeyboardInterrupt
+        move(source, destination)
+
+    monkeypatch.setattr(module.os, "replace", failing)
+    with pytest.raises(KeyboardInterrupt):
+        add(registry, to)
+    monkeypatch.undo()
+    add(registry, to)
+    assert installed(to) == "0.10.0"
+    assert sorted(path.name for path in to.iterdir()) == [".net.json", "net"]
+
+
+def test_what_a_killed_installation_was_unpacking_goes_after_a_day(registry, tmp_path):
+    old, young = tmp_path / "to/.installing-old", tmp_path / "to/.installing-young"
+    for folder in (old, young):
+        (folder / "net").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    add(registry, tmp_path / "to")
+    assert not old.exists()
+    assert young.is_dir()
+
+
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [

@@ -92,6 +92,7 @@ def test_pages_speak_of_the_archive(unpacked):
     page = (unpacked / "deepatlas/docs/README.md").read_text()
     assert "](commands.md)" in page
     assert "bundles/deepatlas/" not in page
+    assert "--bundle_root deepatlas --config_file deepatlas/configs/inference.json" in page
     assert "'deepatlas_tools_0_1_0.losses.GlobalNCCLoss'" in page
     commands = (unpacked / "deepatlas/docs/commands.md").read_text()
     assert "pip install" in commands

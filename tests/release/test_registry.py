@@ -23,6 +23,7 @@ def test_lists(tmp_path):
     for version in ("0.5.10", "0.5.9", "0.10.0-rc.1"):
         write(tmp_path, "net", version)
     other = write(tmp_path, "atlas", "1.0.0")
+    (tmp_path / ".writing-abc-net_v0.5.9.zip").write_bytes(b"what a killed pack left")
     index = write_registry(tmp_path)
     assert index == json.loads((tmp_path / "index.json").read_text())
     assert list(index["bundles"]) == ["atlas", "net"]

@@ -21,7 +21,8 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS, MERGE_KEY, merge_kv
 from monai.utils import ensure_tuple
 
 from tools.bundle.errors import one_line_errors
-from tools.bundle.locate import frames
+from tools.bundle.locate import frames, workflow
+from tools.bundle.paths import check_folder, check_paths
 from tools.data.checks import DataError
 
 __all__ = ["OverrideError", "check_overrides", "to_bool"]
@@ -52,7 +53,7 @@ def to_bool(value: Any) -> bool:
 def check_overrides(
     config_file: str | Sequence[str] | None = None, overrides: Mapping[str, Any] | None = None, run_id: str | None = None
 ) -> None:
-    """Refuse override keys that the config does not know.
+    """Refuse override keys that the config does not know, and paths among them that nothing can be written to or were misread.
 
     A key is known if the config files hold it, part by part (``train#trainer#max_epochs``), or if its parent has a ``_target_`` that
     accepts the last part as an argument. In a list of config files the later ones are overlays under the same rule, unless they
@@ -66,6 +67,7 @@ def check_overrides(
 
     Raises:
         OverrideError: a key is unknown; the message names the nearest one.
+        DataError: a path is not what was typed (:func:`tools.bundle.paths.check_paths`), or no results can be written to ``output_dir``.
     """
     allowed = _arguments_of_run()
     if config_file is None:
@@ -83,6 +85,10 @@ def check_overrides(
             continue
         _check(parser.get(), key, f"unknown override --{key}", allowed)
         parser[key] = value
+    check_paths({key: value for key, value in (overrides or {}).items() if key not in allowed})
+    running = workflow()
+    if running is not None and "output_dir" in running.parser:
+        check_folder(running.parser.get_parsed_content("output_dir"))
 
 
 def _call_on_stack() -> dict[str, Any] | None:

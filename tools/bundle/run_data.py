@@ -12,6 +12,7 @@ from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError, check_dataset, check_pair
 from tools.data.decathlon import Case, Dataset, read_dataset
 from tools.data.files import remove_leftovers
+from tools.data.folders import claim
 from tools.data.plan import Plan, make_plan
 from tools.data.splits import Split, read_split, select, write_split
 from tools.data.typical import typical_cases
@@ -162,7 +163,12 @@ class RunData:
         }
 
     def save(self) -> None:
-        """Write ``plan.json`` and ``splits.json`` into the output folder, which loses what a killed run had half written."""
+        """Write ``plan.json`` and ``splits.json`` into the output folder, which loses what a killed run had half written.
+
+        Raises:
+            DataError: another process is training into it.
+        """
+        claim(self.output_dir)
         if self._resume:
             remove_leftovers(self.output_dir)
         self.plan.save(self.output_dir / "plan.json")

@@ -182,7 +182,7 @@ def _remember(data_dir: Path, out_dir: Path, model_dir: Path) -> str:
     """Note which data the results are of; whether a training of an earlier demo is to be continued, "true" or "false".
 
     Raises:
-        DataError: the folder holds the demo of other data.
+        DataError: the folder holds the demo of other data, or a user's own images.
     """
     note = out_dir / "demo.json"
     checkpoints = model_dir / "checkpoints"
@@ -190,6 +190,8 @@ def _remember(data_dir: Path, out_dir: Path, model_dir: Path) -> str:
     earlier = json.loads(note.read_text(encoding="utf-8"))["data"] if note.is_file() else None
     if begun and earlier != str(data_dir):
         raise DataError(f"{out_dir}: holds a demo of other data ({earlier}); choose another folder (OUT=dir) or remove it")
+    if earlier is None and (out_dir / "images").exists():
+        raise DataError(f"{out_dir / 'images'}: not of a demo, which would replace it; choose another folder (OUT=dir)")
     write_json(note, {"data": data_dir})
     return "true" if begun else "false"
 

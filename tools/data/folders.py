@@ -10,7 +10,38 @@ from pathlib import Path
 
 from tools.data.checks import DataError
 
-__all__ = ["fill_new_folder"]
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows
+    fcntl = None
+
+__all__ = ["claim", "fill_new_folder"]
+
+_claims: dict[Path, int] = {}
+
+
+def claim(folder: str | os.PathLike) -> None:
+    """Keep other processes that ask for it out of a folder, which is made, for as long as this process lives.
+
+    File systems without locks let everybody in.
+
+    Raises:
+        DataError: another process has it.
+    """
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None or folder in _claims:
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise DataError(f"{folder}: another run is writing there; choose another --output_dir") from None
+    except OSError:
+        os.close(handle)
+        return
+    _claims[folder] = handle
 
 
 def fill_new_folder(to: str | os.PathLike, fill: Callable[[Path], None]) -> Path:

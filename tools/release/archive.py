@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from tools.release.versions import Version
 __all__ = ["LARGEST", "Contents", "read_archive", "unpack"]
 
 LARGEST = 2**30  # bytes, unpacked; a bundle is some ten megabytes, and more is made to fill disks
+_DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)  # devices, on Windows, in any folder
 
 
@@ -65,7 +67,7 @@ def read_archive(path: str | os.PathLike) -> Contents:
             version = Version(metadata.get("version", ""))
     except DataError as error:
         raise error if str(path) in str(error) else DataError(f"{path}: {error}") from error
-    except (zipfile.BadZipFile, EOFError, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
+    except (*_DAMAGED, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: truncated, or no zip archive ({first_line(error)})") from error
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: its metadata.json is not readable") from error
@@ -92,7 +94,7 @@ def unpack(path: str | os.PathLike, to: Path) -> None:
                 with archive.open(entry) as source, open(destination, "xb") as sink:
                     while block := source.read(2**20):
                         sink.write(block)
-    except (zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path}: could not be unpacked ({first_line(error)})") from error
 
 

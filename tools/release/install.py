@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = ["install", "is_of_this_collection"]
 
 COLLECTION = Path(tools.__file__).resolve().parents[1] / "bundles"
 _LIST_LIMIT = 16 * 2**20
+_SCRATCH, _DAY = ".installing-", 86400  # seconds
 
 
 def install(
@@ -79,7 +81,7 @@ def _folder(path: Path) -> Iterator[None]:
 
 
 def _install(name: str, base: str, to: Path, version: str | None, force: bool, agree: Callable[[list[str]], bool]) -> Path:
-    with tempfile.TemporaryDirectory(prefix=".installing-", dir=to) as scratch:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=to) as scratch:
         listed = Path(scratch) / INDEX
         fetch(join(base, INDEX), listed, _LIST_LIMIT)
         entry = _choose(read_index(listed, join(base, INDEX)), name, version, base)
@@ -139,7 +141,7 @@ def _choose(index: dict[str, dict[Version, dict[str, Any]]], name: str, version:
 
 def _compare(to: Path, contents: Contents, sha256: str, force: bool) -> bool:
     """Whether the very archive is installed already, unchanged. Raises DataError where it must not replace what is there."""
-    folder, record_path = to / contents.name, to / f".{contents.name}.json"
+    folder, record_path = to / contents.name, _record(to, contents.name)
     if not os.path.lexists(folder):
         return False
     if folder.is_symlink() or not folder.is_dir():
@@ -174,8 +176,9 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _replace(to: Path, name: str, unpacked: Path, record: dict[str, Any]) -> None:
-    """Put a new folder in the place of the old one. Killed in between, the next :func:`_recover` brings the old one back."""
+    """Put a new folder in the place of the old one. Killed in between, the next :func:`_recover` ends it or brings the old one back."""
     folder, old = to / name, _aside(to, name)
+    write_json(_coming(to, name), record)
     if folder.exists():
         os.replace(folder, old)
     try:
@@ -183,19 +186,32 @@ def _replace(to: Path, name: str, unpacked: Path, record: dict[str, Any]) -> Non
     except OSError as error:
         _recover(to, name)
         raise DataError(f"{folder}: could not be put in place ({error})") from error
-    write_json(to / f".{name}.json", record)
+    os.replace(_coming(to, name), _record(to, name))
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _recover(to: Path, name: str) -> None:
-    """Undo what a killed installation had begun."""
-    folder, old = to / name, _aside(to, name)
-    if old.is_dir():
-        if os.path.lexists(folder):
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(old, folder)
+    """End what a killed installation had put in place, or undo what it had begun, and clear away what it was unpacking."""
+    folder, old, coming = to / name, _aside(to, name), _coming(to, name)
+    if coming.is_file() and folder.is_dir() and _hashes(folder) == read_json(coming).get("files"):
+        os.replace(coming, _record(to, name))
+    elif old.is_dir() and not os.path.lexists(folder):
+        os.replace(old, folder)
+    coming.unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
+    for scratch in to.glob(f"{_SCRATCH}*"):
+        if time.time() - scratch.stat().st_mtime > _DAY:  # a younger one may be at work
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _aside(to: Path, name: str) -> Path:
     return to / f".{name}.replaced"
+
+
+def _record(to: Path, name: str) -> Path:
+    return to / f".{name}.json"
+
+
+def _coming(to: Path, name: str) -> Path:
+    """Record of what is being put in place."""
+    return to / f".{name}.json.new"

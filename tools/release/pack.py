@@ -142,7 +142,8 @@ def _packed_content(path: Path, bundle: Bundle, renaming: Renaming) -> bytes:
         if path.suffix == ".json":
             return _packed_config(path, renaming).encode()
     if path.suffix == ".md":
-        paths = {f"bundles/{bundle.name}/": f"{bundle.name}/"}
+        root = "--bundle_root "
+        paths = {f"bundles/{bundle.name}/": f"{bundle.name}/", f"{root}bundles/{bundle.name}": f"{root}{bundle.name}"}
         return renaming.markdown(_read(path), paths, {_README: COMMANDS_PAGE}).encode()
     return path.read_bytes()
 

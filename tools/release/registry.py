@@ -42,7 +42,7 @@ def write_registry(folder: str | os.PathLike, url: str = "") -> dict[str, Any]:
         DataError: there is no archive, one is unsound, or its name is not what its metadata say.
     """
     folder = Path(folder).resolve()
-    archives = sorted(folder.glob("*.zip"))
+    archives = sorted(path for path in folder.glob("*.zip") if not path.name.startswith("."))  # not what a killed pack left
     if not archives:
         raise DataError(f"{folder}: no archives (python -m tools pack writes them)")
     if url and urlsplit(url).scheme not in ("http", "https", "file"):

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from tools.bundle.paths import check_folder, check_paths
+from tools.data.checks import DataError
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dataset_dir": "data", "epochs": 3, "model_dir": None}, ["--dataset_dir", "data", "--epochs", "3"]),
+        ({"dataset_dir": "Study #3"}, ["--dataset_dir", "Study #3"]),
+        ({"dataset_dir": "Study #3"}, ["--dataset_dir", "'Study #3'", "--other#key=1"]),
+        ({"pairs": 1}, ["--pairs", "1"]),
+    ],
+)
+def test_paths_as_typed(options, words):
+    check_paths(options, words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "message"),
+    [
+        ({"output_dir": 2024}, ["--output_dir", "2024"], r"--output_dir: read as the int 2024, not as a path; write \./2024"),
+        ({"weights": 1.5}, [], "--weights: read as the float 1.5"),
+        ({"dataset_dir": "Study"}, ["--dataset_dir", "Study #3"], "'Study #3' was read as 'Study', since # begins a comment"),
+        ({"splits_file": "a"}, ["--splits_file=a#b"], "'a#b' was read as 'a'"),
+    ],
+)
+def test_paths_that_were_misread(options, words, message):
+    with pytest.raises(DataError, match=message):
+        check_paths(options, words)
+
+
+def test_a_folder_that_can_be_made_is_not_made(tmp_path):
+    check_folder(tmp_path / "new" / "newer")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file: not a folder"):
+        check_folder(tmp_path / "file" / "below")
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(DataError, match="cannot be written to; choose another --output_dir"):
+        check_folder(tmp_path)
