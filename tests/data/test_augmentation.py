@@ -62,6 +62,20 @@ def test_displacement_stays_within_its_limits(options, limit):
     assert 0.5 * limit < ddf.abs().max() <= limit * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 3.0), (0.6, 3.3)])
+def test_rotation_keeps_distances_on_an_anisotropic_grid(spacing):
+    size = (9, 11, 13)[: len(spacing)]
+    ddf = Augmentation(**STILL | {"rotation": 20}, spacing=spacing).displacement(torch.zeros(4, 1, *size), generator())
+    scale = torch.tensor(spacing)
+    for axis in range(len(size)):
+        first, second = ([slice(None)] * 2 + [k if d == axis else size[d] // 2 for d in range(len(size))] for k in (0, size[axis] - 1))
+        step = torch.zeros(len(size))
+        step[axis] = size[axis] - 1
+        moved = (ddf[tuple(second)] - ddf[tuple(first)] + step) * scale
+        assert moved.norm(dim=1).tolist() == pytest.approx([float((step * scale).norm())] * 4, rel=1e-5)
+        assert (moved - step * scale).abs().max() > 0.1
+
+
 def test_scaling_is_about_the_centre_and_alike_up_and_down():
     ddf = Augmentation(**{**STILL, "scaling": 0.5}).displacement(torch.zeros(200, 1, 9, 9, 9), generator())
     assert ddf[:, :, 4, 4, 4].abs().max() < 1e-5

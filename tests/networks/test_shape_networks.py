@@ -137,6 +137,14 @@ def test_refinements_for_each_scale():
         progressive(refinements=[1, 1])
 
 
+def test_logits_lie_where_the_grids_say():
+    backbone = base()
+    backbone.head.forward = lambda quarter: torch.arange(8.0).view(1, 1, 8, 1, 1).expand(1, 3, 8, 8, 8)
+    step, begin = backbone.grids[1]
+    logits = backbone(torch.rand(1, 1, *SIZE)).logits[0, 0, :, 5, 5]
+    torch.testing.assert_close(logits[2:-2], (torch.arange(2.0, 30.0) - begin) / step)
+
+
 def test_five_channels():
     with pytest.raises(ValueError, match="five"):
         DeepSSMBackbone(SIZE, 3, (2, 3))

@@ -162,6 +162,21 @@ def test_resample_filter_with_the_transform_gives_the_same_image(tmp_path, itk_t
         assert (ours == theirs).mean() > 0.999
 
 
+def test_halfway_between_voxels_the_nearest_is_that_of_itk(tmp_path):
+    fine, coarse = np.eye(4), np.diag([2.0, 2.0, 2.0, 1.0])
+    labels = np.random.default_rng(0).integers(0, 9, (5, 6, 7)).astype(np.int16)
+    image = as_itk(labels, coarse, tmp_path / "labels.nii.gz")
+    shape = (9, 11, 13)  # whose odd voxels lie halfway
+    output = itk.resample_image_filter(
+        image,
+        interpolator=itk.NearestNeighborInterpolateImageFunction.New(image),
+        use_reference_image=True,
+        reference_image=as_itk(np.zeros(shape, np.float32), fine, tmp_path / "fine.nii.gz"),
+    )
+    ours = resample(labels, coarse, np.zeros((*shape, 3), np.float32), fine, "nearest")
+    np.testing.assert_array_equal(ours, itk.array_from_image(output).transpose(2, 1, 0))
+
+
 def test_points_go_where_itk_sends_them(itk_transform, field):
     voxels = np.random.default_rng(0).uniform(1, np.array(FIXED_SHAPE) - 2, (50, 3))
     points = (voxels @ FIXED[:3, :3].T + FIXED[:3, 3]) * [-1, -1, 1]

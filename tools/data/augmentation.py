@@ -7,6 +7,7 @@ the seed and the step: a resumed training repeats it exactly.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,17 +70,19 @@ class Augmentation:
     """Random affine and elastic deformation and intensity changes of a batch.
 
     Args:
-        rotation: largest angle about each axis, degrees.
+        rotation: largest angle about each axis, degrees, of the anatomy as it is by ``spacing``.
         scaling: largest relative change of size per axis, a log-uniform factor in [1 / (1 + s), 1 + s].
         translation: largest shift per axis, voxels.
         elastic: standard deviation of the displacement of the control points, voxels; 0 switches it off.
-        control_spacing: distance of the control points, voxels.
+        control_spacing: largest distance of the control points, voxels; a side of n voxels has round(n / control_spacing) + 3, at least
+            4, from end to end.
         gamma: largest |log| of the exponent applied to intensities in [0, 1].
         contrast: largest relative change of the intensity range, and a fifth of it as shift.
         bias: standard deviation of the log of a smooth multiplicative field.
         noise: largest standard deviation of additive Gaussian noise.
         blur: largest weight of an average over 3 voxels an axis mixed into the image (negative values sharpen by as much).
         probability: share of the samples that each of gamma, contrast, bias, noise and blur changes.
+        spacing: of the voxels along each axis, in any unit; by default alike. What is turned on an anisotropic grid would be sheared else.
     """
 
     rotation: float = 15.0
@@ -93,6 +96,7 @@ class Augmentation:
     noise: float = 0.06
     blur: float = 0.6
     probability: float = 0.6
+    spacing: Sequence[float] | None = None
 
     def deform(self, image: torch.Tensor, label: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Geometry alone, the same for image and label of a sample.
@@ -133,6 +137,9 @@ class Augmentation:
 
         rotation = rotation_matrices(uniform(batch, 3 if dims == 3 else 1) * math.radians(self.rotation))
         matrix = rotation * torch.exp(uniform(batch, 1, dims) * math.log1p(self.scaling))
+        if self.spacing is not None:
+            spacing = torch.tensor(self.spacing, dtype=matrix.dtype)
+            matrix = matrix * (spacing[None, :] / spacing[:, None])
         shift = (uniform(batch, dims) * self.translation).to(image.device)
         centre = torch.tensor([(n - 1) / 2 for n in size], device=image.device).view(1, dims, *(1,) * dims)
         position = identity_grid(image) - centre

@@ -115,5 +115,5 @@ class DeepSSMBackbone(nn.Module):
         size = image.shape[2:]
         half = self.middle(self.pool(self.stem(image.contiguous(memory_format=torch.channels_last_3d))))
         quarter = self.deep(self.pool(half))
-        logits = F.interpolate(self.head(quarter), size=size, mode="trilinear", align_corners=True)
+        logits = F.interpolate(self.head(quarter), size=size, mode="trilinear", align_corners=False)  # as grids
         return ShapeFeatures(self.vector(self.pool(quarter)), [half, quarter], logits)

@@ -87,9 +87,12 @@ def resample(
     end = np.array(volume.shape).reshape(1, 3, 1, 1, 1) - 0.5
     # headers store float32: without the slack a grid's own outermost plane may fall outside by rounding
     inside = ((position >= -0.5 - 1e-4) & (position < end + 1e-4)).all(1)[0]
+    if mode == "nearest":
+        # ITK rounds halves up, grid_sample to even
+        nearest = np.clip(np.floor(position[0] + 0.5).astype(int), 0, np.array(volume.shape).reshape(3, 1, 1, 1) - 1)
+        return np.where(inside, volume[tuple(nearest)], 0).astype(volume.dtype)
     source = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float64))[None, None]
-    output = sample(source, torch.from_numpy(position), "bilinear" if mode == "linear" else "nearest")[0, 0].numpy()
-    return np.where(inside, output, 0).astype(np.float32 if mode == "linear" else volume.dtype)
+    return np.where(inside, sample(source, torch.from_numpy(position))[0, 0].numpy(), 0).astype(np.float32)
 
 
 def is_sheared(affine: np.ndarray) -> bool:

@@ -74,7 +74,7 @@ def evaluate(
         seed: of the training, for the summary.
         rotation: each moving case is turned about its centre before it is registered, about a random axis by an angle uniform
             between 0 and this many degrees. The fixed cases and the segmentation see the images as they are.
-        rotation_seed: of these rotations; one seed turns the same case in the same way for every model.
+        rotation_seed: of these rotations; one seed turns the same case in the same way for every model that is evaluated on these cases.
         evaluate_on: see :func:`tools.data.splits.evaluation_cases`; of the "unlabelled" cases the networks have learnt from the images.
 
     Returns:

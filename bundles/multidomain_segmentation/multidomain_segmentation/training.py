@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -124,8 +125,9 @@ class MultiDomainUpdate:
             if self.augmentation is not None:
                 # Seeded by the domain's name: which others are trained beside it changes nothing for it.
                 generator = seeded_generator(self.seed, step, name_seed(name), self.rank)
-                part, one_hot = self.augmentation.deform(part, one_hot, generator)
-                image[rows] = self.augmentation.intensities(part, generator) if images else part
+                augmentation = replace(self.augmentation, spacing=self.plan.domains[name].spacing)
+                part, one_hot = augmentation.deform(part, one_hot, generator)
+                image[rows] = augmentation.intensities(part, generator) if images else part
             labels[name] = one_hot
         return image, labels, domains
 
