@@ -80,6 +80,7 @@ def test_without_training_list_folders_are_listed(edit):
         ({"training": {"image": "x"}}, "must be a list"),
         ({"training": [{"label": "x.nii.gz"}]}, "entry 0"),
         ({"training": [{"image": "x.nii.gz", "label": 3}]}, "label"),
+        ({"training": [{"image": "x.nii.gz", "patient": 1.5}]}, '"patient" must be a string or a whole number, not 1.5'),
         ({"training": [{"image": "x.png"}]}, "x.png"),
         ({"slice_axis": 3}, "slice_axis"),
     ],

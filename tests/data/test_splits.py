@@ -9,6 +9,7 @@ from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
 from tools.data.splits import (
     apply_split,
+    case_groups,
     evaluation_cases,
     make_splits,
     read_domain_splits,
@@ -304,6 +305,25 @@ def test_rule_of_the_data_set_goes_before_frames_and_the_option_before_both(data
     assert split.record["group_pattern"] == r"p\d"
     assert split.record["validation_in_training"]  # all of one group
     assert select_domains({"heart": heart}, folds=2, group_by=r"p\d\d")["heart"].record["folds"] == 2
+
+
+def test_patients_that_a_description_names_stay_together(dataset):
+    cases = [dataclasses.replace(case, patient=str(k // 2)) for k, case in enumerate(dataset.cases)]
+    named = dataclasses.replace(dataset, cases=tuple(cases))
+    patient = {case.name: case.patient for case in cases}
+    for fold in range(2):
+        split = select(named, folds=2, fold=fold, holdout=1, label_limit=1)
+        parts = [{patient[case.name] for case in part} for part in (split.train, split.validation, split.report)]
+        assert sum(map(len, parts)) == len(set().union(*parts)) == len(set(patient.values()))
+        assert len(parts[2]) == 1
+        assert len({patient[case.name] for case in split.labelled}) == 1
+
+
+def test_a_patients_number_is_no_other_cases_name(dataset):
+    first, second, *others = dataset.cases
+    cases = (dataclasses.replace(first, patient=second.name), second, *others)
+    groups = case_groups(dataclasses.replace(dataset, cases=cases), None)
+    assert len(set(groups.values())) == len(cases)
 
 
 def test_group_by_of_a_description_counts_for_a_single_data_set(dataset):

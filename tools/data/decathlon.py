@@ -29,6 +29,7 @@ class Case:
         label: path of the label map, or None for an unlabelled case.
         domain: name of the intensity domain, where the data set has several.
         particles: path of the correspondence points (one ``x y z`` a line, LPS mm), where there are any.
+        patient: whose image it is, where the data set says so.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Case:
     label: Path | None = None
     domain: str | None = None
     particles: Path | None = None
+    patient: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def read_dataset(directory: str | os.PathLike) -> Dataset:
     Accepted besides the plain form: test entries as strings, nnU-Net's ``{"background": 0}`` way of writing labels, and nnU-Net's
     missing ``training`` list (``imagesTr/<case>_0000.nii.gz`` with ``labelsTr/<case>.nii.gz``). An entry without ``"label"`` is an
     unlabelled case. ``"domain"`` may stand in an entry or once for the whole data set. Particles are named by an entry's
-    ``"particles"`` or found as ``particles/<case>.particles``.
+    ``"particles"`` or found as ``particles/<case>.particles``. Entries of the same ``"patient"`` are never divided between training
+    and what is held out.
 
     Args:
         directory: the folder that holds ``dataset.json``.
@@ -216,12 +219,16 @@ def _entries(root: Path, path: Path, content: Mapping[str, Any], key: str, domai
         for field in ("label", "domain", "particles"):
             if not isinstance(entry.get(field), (str, type(None))):
                 raise DataError(f'{path}: "{key}" entry {index}: "{field}" must be a string, not {entry[field]!r}')
+        patient = entry.get("patient")
+        if not isinstance(patient, (str, int, type(None))) or isinstance(patient, bool):
+            raise DataError(f'{path}: "{key}" entry {index}: "patient" must be a string or a whole number, not {patient!r}')
         image = root / entry["image"]
         if not image.name.endswith(_SUFFIXES):
             raise DataError(f"{image}: not a NIfTI file (.nii.gz, .nii)")
         name = case_name(image)
         label = root / entry["label"] if entry.get("label") else None
-        cases.append(Case(name, image, label, entry.get("domain") or domain, _particles(root, name, entry.get("particles"))))
+        particles = _particles(root, name, entry.get("particles"))
+        cases.append(Case(name, image, label, entry.get("domain") or domain, particles, None if patient is None else str(patient)))
     return tuple(sorted(cases, key=lambda case: case.name))
 
 

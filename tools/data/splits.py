@@ -124,7 +124,8 @@ def make_splits(
         split_seed: seed of the division and of the cases held out.
         holdout: number of labelled cases held out for the report (:func:`report_split`); of any cases where none has a label.
         group_pattern: regular expression; names whose first match is the same text (a patient's number) stay on the same side of
-            every division, ``holdout`` then counts groups. By default the ``group_by`` of ``dataset.json``, if it has one.
+            every division, as do the cases of one ``patient``; ``holdout`` then counts groups. By default the ``group_by`` of
+            ``dataset.json``, if it has one.
 
     Returns:
         ``{"dataset", "split_seed", "folds", "holdout", "group_pattern", "report": [names], "divisions": [{"train": [names],
@@ -440,7 +441,7 @@ def _limited(
     if not limit:
         return sorted(name for name in labelled if name in train)
     if limit > len(trained):
-        what = "groups (patients)" if group_pattern else "cases"
+        what = "groups (patients)" if group_pattern or any(name != of for name, of in group.items()) else "cases"
         raise DataError(f"{dataset.root / 'dataset.json'}: label_limit is {limit}, but only {len(trained)} training {what} are labelled")
     seed = _number("label_seed", label_seed)
     ranked: Iterable[str]
@@ -476,18 +477,20 @@ def _number(name: str, value: Any, least: int | None = None) -> int:
 
 
 def case_groups(dataset: Dataset, pattern: str | None) -> dict[str, str]:
-    """Case name to the name of its group (its patient): the first match of the pattern, or without one the case itself.
+    """Case name to the name of its group: its patient, else the first match of the pattern, or without one the case itself.
 
     Raises:
         DataError: the pattern is no regular expression, or does not match the name of a case.
     """
+    # a mark that no name of a case begins with: a patient's number may be the name of another's case
+    patients = {case.name: f"patient {case.patient}" for case in dataset.cases if case.patient is not None}
     if not pattern:
-        return {case.name: case.name for case in dataset.cases}
+        return {case.name: patients.get(case.name, case.name) for case in dataset.cases}
     try:
-        matches = {case.name: re.search(pattern, case.name) for case in dataset.cases}
+        matches = {case.name: re.search(pattern, case.name) for case in dataset.cases if case.name not in patients}
     except re.error as error:
         raise DataError(f"group_pattern {pattern!r} is not a regular expression ({error})") from error
     for name, match in matches.items():
         if match is None:
             raise DataError(f"group_pattern {pattern!r} does not match the case name {name}")
-    return {name: match.group() for name, match in matches.items()}
+    return {case.name: patients.get(case.name) or matches[case.name].group() for case in dataset.cases}
