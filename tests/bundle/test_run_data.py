@@ -100,6 +100,13 @@ def test_another_run_in_the_output_folder(tiny_dataset, tmp_path):
         make(tiny_dataset, tmp_path / "out").check()
 
 
+def test_a_trained_model_in_the_output_folder(tiny_dataset, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "registration.pt").touch()
+    with pytest.raises(DataError, match=r"registration\.pt: a trained model lies here already"):
+        make(tiny_dataset, tmp_path / "out").check()
+
+
 def test_resume(tiny_dataset, tmp_path):
     make(tiny_dataset, tmp_path / "out", extra={"channels": [4, 8]}).save()
     begun(tmp_path / "out")

@@ -118,12 +118,20 @@ def test_fewer_labels_than_the_demo_wants(data: Path, labelled: int, expected: s
     assert limits == ({} if expected is None else {"holdout": expected, "label_limit": "all"})
 
 
+def test_patients_count_where_they_are_named(data: Path) -> None:
+    dataset = read_dataset(data)
+    cases = tuple(
+        dataclasses.replace(dataset.cases[0], name=f"case_{k}", label=Path("label.nii.gz"), patient=str(k // 2)) for k in range(12)
+    )
+    assert few_labels(dataclasses.replace(dataset, cases=cases)) == {"holdout": "2", "label_limit": "all"}
+
+
 def test_one_label_is_too_few(data: Path, tmp_path: Path) -> None:
     content = read_json(data / "dataset.json")
     for entry in content["training"][1:]:
         del entry["label"]
     write_json(data / "dataset.json", content)
-    with pytest.raises(SystemExit, match=r"demo: .*dataset\.json: 1 labelled case"):
+    with pytest.raises(SystemExit, match=r"demo: .*dataset\.json: 1 case\(s\) or patient\(s\) with a label"):
         demo(data=str(data), out=str(tmp_path / "out"))
 
 

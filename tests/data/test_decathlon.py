@@ -56,6 +56,13 @@ def test_sorted_unlabelled_domain_particles(edit):
     assert [case.name for case in dataset.test] == ["case_03"]
 
 
+def test_a_listed_label_without_an_image(edit):
+    root = edit(training=...)
+    (root / "labelsTr" / "case_00.nii.gz").rename(root / "labelsTr" / "case00.nii.gz")
+    with pytest.raises(DataError, match=r"case00\.nii\.gz: no image in .* has its name; the nearest is case_00"):
+        read_dataset(root)
+
+
 @pytest.mark.parametrize("labels", [{"0": "background", "3": "bone"}, {"background": 0, "bone": 3}, {"3": "bone"}])
 def test_labels_in_either_order(edit, labels):
     assert read_dataset(edit(labels=labels)).labels == {0: "background", 3: "bone"}

@@ -319,6 +319,27 @@ def test_patients_that_a_description_names_stay_together(dataset):
         assert len({patient[case.name] for case in split.labelled}) == 1
 
 
+@pytest.mark.parametrize(("holdout", "fold"), [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1), ("1", "all")])
+def test_a_patient_of_several_domains_is_on_one_side_in_all(dataset, holdout, fold):
+    def of(prefix, first):
+        cases = (dataclasses.replace(dataset.cases[0], name=f"{prefix}{k}", patient=str(k)) for k in range(first, first + 6))
+        return dataclasses.replace(dataset, cases=tuple(cases))
+
+    domains = {"t1": of("a", 1), "t2": of("b", 4)}
+    splits = select_domains(domains, folds=3, fold=fold, holdout=holdout)
+    sides = {
+        side: {case.patient for split in splits.values() for case in getattr(split, side)} for side in ("train", "validation", "report")
+    }
+    assert not sides["train"] & sides["report"]
+    assert not sides["validation"] & sides["report"]
+    assert len(sides["report"]) == int(holdout)
+    for split in splits.values():
+        own = {case.patient for case in split.validation}
+        assert own
+        assert split.record["validation_in_training"] == bool(own & sides["train"])
+    assert all(split.train for split in splits.values())
+
+
 def test_a_patients_number_is_no_other_cases_name(dataset):
     first, second, *others = dataset.cases
     cases = (dataclasses.replace(first, patient=second.name), second, *others)
@@ -385,6 +406,16 @@ def test_data_that_are_new_to_a_model_count_whole(tiny_dataset, record):
     cases, split = evaluation_cases(read_dataset(tiny_dataset), record)
     assert len(cases) == 6
     assert split == "all labelled cases of blobs"
+
+
+def test_only_those_held_out_count_where_names_are_those_of_the_training(tiny_dataset, caplog):
+    names = [f"case_{k:02d}" for k in range(6)]
+    record = {"dataset": "elsewhere", "train": names[:4], "labelled": names[:4], "validation": [], "report": names[4:]}
+    assert len(evaluation_cases(read_dataset(tiny_dataset), record)[0]) == 2
+    assert "of elsewhere: evaluated on those held out, 2 of 6; --evaluate_on all" in caplog.text
+    caplog.clear()
+    evaluation_cases(read_dataset(tiny_dataset), {**record, "dataset": "blobs"})
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(("name", "count"), [("blobs", 4), ("others", 6)])

@@ -146,7 +146,11 @@ def test_whose_model_it_is_must_be_said(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "fault"),
-    [({"model_dir": "OUT", "bundles": "deepatlas"}, "OUT: no such folder"), ({"atlas": "a.nii.gz,b.nii.gz"}, r"a\.nii\.gz: missing")],
+    [
+        ({"model_dir": "OUT", "bundles": "deepatlas"}, "OUT: no such folder"),
+        ({"atlas": "a.nii.gz,b.nii.gz"}, r"a\.nii\.gz: missing"),
+        ({"bundles": "deepatlass"}, "deepatlass: no bundle, folder or archive of this name; the nearest is deepatlas"),
+    ],
 )
 def test_what_is_missing_is_missed_before_anything_is_installed(tmp_path, options, fault):
     with pytest.raises(DataError, match=fault):

@@ -11,6 +11,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -22,7 +23,7 @@ from monai.utils import ensure_tuple
 
 from tools.bundle.errors import one_line_errors
 from tools.bundle.locate import frames, workflow
-from tools.bundle.paths import check_folder, check_paths
+from tools.bundle.options import check_device, check_folder, check_length, check_paths
 from tools.data.checks import DataError
 
 __all__ = ["OverrideError", "check_overrides", "to_bool"]
@@ -53,7 +54,7 @@ def to_bool(value: Any) -> bool:
 def check_overrides(
     config_file: str | Sequence[str] | None = None, overrides: Mapping[str, Any] | None = None, run_id: str | None = None
 ) -> None:
-    """Refuse override keys that the config does not know, and paths among them that nothing can be written to or were misread.
+    """Refuse override keys that the config does not know, and values that cannot be (:mod:`tools.bundle.options`).
 
     A key is known if the config files hold it, part by part (``train#trainer#max_epochs``), or if its parent has a ``_target_`` that
     accepts the last part as an argument. In a list of config files the later ones are overlays under the same rule, unless they
@@ -67,7 +68,8 @@ def check_overrides(
 
     Raises:
         OverrideError: a key is unknown; the message names the nearest one.
-        DataError: a path is not what was typed (:func:`tools.bundle.paths.check_paths`), or no results can be written to ``output_dir``.
+        DataError: a path is not what was typed; of a workflow that is running, nothing can be written to its ``output_dir``, its ``device``
+            is not there, or ``epochs`` or ``epoch_length`` is no length.
     """
     allowed = _arguments_of_run()
     if config_file is None:
@@ -87,8 +89,13 @@ def check_overrides(
         parser[key] = value
     check_paths({key: value for key, value in (overrides or {}).items() if key not in allowed})
     running = workflow()
-    if running is not None and "output_dir" in running.parser:
-        check_folder(running.parser.get_parsed_content("output_dir"))
+    if running is None:
+        return
+    checks = {"output_dir": check_folder, "device": check_device}
+    checks |= {name: partial(check_length, name) for name in ("epochs", "epoch_length")}
+    for key, check in checks.items():
+        if key in running.parser:
+            check(running.parser.get_parsed_content(key))
 
 
 def _call_on_stack() -> dict[str, Any] | None:

@@ -147,6 +147,9 @@ class RunData:
     def _check_output(self) -> None:
         checkpoint = self.output_dir / "checkpoints" / "last.pt"
         if not checkpoint.exists():
+            weights = sorted(self.output_dir.glob("*.pt"))
+            if weights and not self._resume:
+                raise DataError(f"{weights[0]}: a trained model lies here already; choose another --output_dir, or move it away")
             return
         if not self._resume:
             raise DataError(f"{checkpoint}: a run lies here already; --resume true continues it, or choose another --output_dir")

@@ -20,7 +20,7 @@ from tools.data.decathlon import Case, Dataset, case_name, read_dataset
 from tools.data.files import write_csv, write_json
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
-from tools.data.splits import apply_split, read_split, report_pairs
+from tools.data.splits import apply_split, case_groups, read_split, report_pairs
 from tools.experiments.runs import REPOSITORY, shown_path
 from tools.pictures import registration_picture, segmentation_picture
 from tools.registration.fields import grid_points, lps_affine, transform_points
@@ -93,14 +93,16 @@ def demo(data: str | None = None, out: str = "demo", cases: int = 6) -> None:
 def few_labels(dataset: Dataset) -> dict[str, str]:
     """Options of the training where a data set has not the demo's six cases for the report and five more labels.
 
-    A third of the labelled cases, at least one, is then held out, and the labels of all others are learnt from.
+    A third of the labelled cases (of their patients, where the data set names them), at least one, is then held out, and the labels of
+    all others are learnt from.
 
     Raises:
         DataError: fewer than two cases have a label.
     """
-    labelled = sum(case.label is not None for case in dataset.cases)
+    patients = case_groups(dataset, dataset.group_by)
+    labelled = len({patients[case.name] for case in dataset.cases if case.label is not None})
     if labelled < 2:
-        raise DataError(f"{dataset.root / 'dataset.json'}: {labelled} labelled case(s); one to learn from and one to look at are needed")
+        raise DataError(f"{dataset.root / 'dataset.json'}: {labelled} case(s) or patient(s) with a label; two are needed")
     return {} if labelled >= ENOUGH else {"holdout": str(max(1, labelled // 3)), "label_limit": "all"}
 
 

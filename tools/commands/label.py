@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import tools
@@ -70,4 +71,9 @@ def _chosen(bundles: str | None) -> list[Path]:
     if bundles is None:
         return sorted(path.parents[1] for path in BUNDLES.glob("*/models/model.pt"))
     names = [name.strip() for name in bundles.split(",") if name.strip()]
-    return [BUNDLES / name if (BUNDLES / name).is_dir() else Path(name) for name in names]
+    known = [path.name for path in BUNDLES.iterdir() if (path / "configs").is_dir()]
+    for name in names:
+        if name not in known and not Path(name).exists():
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            raise DataError(f"--bundles {name}: no bundle, folder or archive of this name; the nearest is {near[0]}")
+    return [BUNDLES / name if name in known else Path(name) for name in names]

@@ -5,6 +5,7 @@ Only ``dataset.json`` and folder listings are read here; the volumes themselves 
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -244,6 +245,11 @@ def _listed_folder(root: Path, path: Path, domain: str | None) -> tuple[Case, ..
         stem = name.removesuffix("_0000")
         label = next((p for p in (root / "labelsTr" / (stem + suffix) for suffix in _SUFFIXES) if p.is_file()), None)
         cases.append(Case(name, image, label, domain, _particles(root, stem, None)))
+    taken = {case.label for case in cases}
+    for label in _volumes(root / "labelsTr") if (root / "labelsTr").is_dir() else ():
+        if label not in taken:
+            near = difflib.get_close_matches(label.name, [case.image.name for case in cases], n=1, cutoff=0)
+            raise DataError(f"{label}: no image in {images} has its name" + (f"; the nearest is {near[0]}" if near else ""))
     return tuple(sorted(cases, key=lambda case: case.name))
 
 

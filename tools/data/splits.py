@@ -18,6 +18,7 @@ import hashlib
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,6 +186,7 @@ def select(
     splits_file: str | os.PathLike | None = None,
     rotate_labels: bool = False,
     label_order: LabelOrder | None = None,
+    divided: Mapping[str, Any] | None = None,
 ) -> Split:
     """The cases of one run. Numbers may be strings, as they come from a command line.
 
@@ -203,6 +205,7 @@ def select(
         rotate_labels: whether ``label_limit`` begins at another case in every fold, so that over the folds different ones are used;
             otherwise all folds use the same ones as far as they train on them.
         label_order: chooses the labels of ``label_limit`` in the place of chance; asked only where there is a limit.
+        divided: folds of :func:`make_splits` that were made elsewhere.
 
     Raises:
         DataError: a number is not one or out of range, ``label_limit`` exceeds the labelled training cases, or the file does not
@@ -214,7 +217,7 @@ def select(
             dataset, record, splits_file, split_seed=split_seed, label_limit=label_limit, label_seed=label_seed, label_order=label_order
         )
     everything = "all" in (fold, folds) or str(folds) == "1"
-    plan = make_splits(dataset, 1 if everything else folds, split_seed, holdout, group_pattern)
+    plan = dict(divided or make_splits(dataset, 1 if everything else folds, split_seed, holdout, group_pattern))
     index = 0 if everything else _number("fold", fold, least=0)
     divisions = plan.pop("divisions")
     if index >= len(divisions) and not divisions[0]["validation_in_training"]:
@@ -301,6 +304,11 @@ def evaluation_cases(
         known = apply_split(dataset, record, source)
         cases = known.report or known.validation
         split = {key: value for key, value in record.items() if key not in ("train", "labelled")}
+        if record.get("dataset", dataset.name) != dataset.name:
+            logger.warning(
+                f"{dataset.root}: has the names of the cases the model was trained on, of {record['dataset']}: evaluated on those held "
+                f"out, {len(cases)} of {len(dataset.cases)}; --evaluate_on all where the names mean nothing"
+            )
     elif present and (present == trained or record.get("dataset", dataset.name) == dataset.name):
         cases = [case for case in cases if case.name not in present]
         what = "whose label the model did not learn from" if unlabelled else "that the model was not trained on"
@@ -348,6 +356,8 @@ def select_domains(
 ) -> dict[str, Split]:
     """The cases of one run over several domains: every number counts patients, and in each domain for itself.
 
+    Where a ``patient`` has images in several of them, patients are divided once for all domains, and ``holdout`` counts those of all.
+
     Args:
         domains: name to data set (:func:`tools.data.domains.read_domains`).
         splits_file: an existing ``splits.json`` to follow instead, see :func:`select`.
@@ -375,10 +385,55 @@ def select_domains(
             raise DataError(f"{splits_file}: no split for the domain {missing[0]!r}, there are {sorted(records)}")
         given = {key: options[key] for key in ("split_seed", "label_seed") if key in options}
         return {name: _follow(dataset, records[name], splits_file, label_limit=limits[name], **given) for name, dataset in domains.items()}
+    patterns = {name: group_by or dataset.group_by or FRAMES for name, dataset in domains.items()}
+    numbers = {key: options[key] for key in ("folds", "fold", "split_seed", "holdout") if key in options}
+    divided = _divided_together(domains, patterns, **numbers)
     return {
-        name: select(dataset, group_pattern=group_by or dataset.group_by or FRAMES, rotate_labels=True, label_limit=limits[name], **options)
+        name: select(
+            dataset, group_pattern=patterns[name], rotate_labels=True, label_limit=limits[name], divided=divided.get(name), **options
+        )
         for name, dataset in domains.items()
     }
+
+
+def _divided_together(
+    domains: Mapping[str, Dataset], patterns: Mapping[str, str], folds: int | str = 5, fold: int | str = 0, **options: Any
+) -> dict[str, dict[str, Any]]:
+    """Folds of each domain where a patient has images in several, else none: those of all domains' cases together."""
+    named = Counter(patient for dataset in domains.values() for patient in {case.patient for case in dataset.cases} - {None})
+    if max(named.values(), default=0) < 2:
+        return {}
+    cases: list[Case] = []
+    for name, dataset in domains.items():
+        groups = case_groups(dataset, patterns[name])
+        for case in dataset.cases:
+            patient = case.patient if case.patient is not None else f"{name}: {groups[case.name]}"
+            cases.append(replace(case, name=f"{name}/{case.name}", patient=patient))
+    everything = "all" in (fold, folds) or str(folds) == "1"
+    plan = make_splits(replace(next(iter(domains.values())), cases=tuple(cases), group_by=None), 1 if everything else folds, **options)
+    result = {}
+    for name, dataset in domains.items():
+
+        def own(members: Iterable[str], prefix: str = f"{name}/") -> list[str]:
+            return [member.removeprefix(prefix) for member in members if member.startswith(prefix)]
+
+        divisions = []
+        for division in plan["divisions"]:
+            train = own(division["train"])
+            held_out = [] if division["validation_in_training"] else own(division["validation"])
+            labelled = [case.name for case in dataset.cases if case.name in set(train) and case.label is not None]
+            monitored = sorted(_ordered(labelled or train, plan["split_seed"])[:MONITORED])
+            divisions.append({"train": train, "validation": held_out or monitored, "validation_in_training": not held_out})
+        if not all(division["train"] for division in divisions):
+            raise DataError(f"{dataset.root / 'dataset.json'}: no training case of the domain {name!r} is left in one of the folds")
+        result[name] = {
+            **plan,
+            "dataset": dataset.name,
+            "group_pattern": patterns[name],
+            "report": own(plan["report"]),
+            "divisions": divisions,
+        }
+    return result
 
 
 def write_domain_splits(path: str | os.PathLike, splits: Mapping[str, Split]) -> None:

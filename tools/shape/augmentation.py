@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from tools.bundle.overrides import to_bool
 from tools.registration.displacement import jacobian_determinant, resize_ddf, warp
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.procrustes import fit_similarity
@@ -96,7 +97,7 @@ class ShapeAugmentation:
             bandwidth = cKDTree(self.scores).query(self.scores, k=2)[0][:, 1].mean() / math.sqrt(self.modes)
         if not bandwidth > 0:
             raise ValueError(f"bandwidth must be positive, got {bandwidth}")
-        self.bandwidth, self.residual, self.folding, self.seed = float(bandwidth), residual, folding, seed
+        self.bandwidth, self.residual, self.folding, self.seed = float(bandwidth), to_bool(residual), folding, seed
         self._tree = cKDTree(self.scores)
 
     def sample(self, count: int, first: int = 0) -> list[ShapeSample]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import logging
 import os
 import time
@@ -16,7 +17,7 @@ from torch import nn
 
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.data.checks import DataError, check_pair
+from tools.data.checks import DataError, check_pair, first_line
 from tools.data.decathlon import Case, case_name
 from tools.data.files import write_nifti
 from tools.data.geometry import GridMapping, load_volume, to_plan
@@ -142,14 +143,23 @@ def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:
     Paths are absolute or relative to the CSV's folder; an empty label cell is no label.
 
     Raises:
-        DataError: the file is missing, has no such columns or no rows, or a row lacks an image.
+        DataError: the file is missing or no table, has no such columns or no rows, a column's name is nearly one of these, or a row lacks
+            an image.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; --pairs wants a CSV with the columns fixed,moving")
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns, rows = reader.fieldnames or [], list(reader)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns, rows = reader.fieldnames or [], list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a table of text in UTF-8 ({first_line(error)})") from error
+    known = [f"{role}{kind}" for role in ("fixed", "moving") for kind in ("", "_label")]
+    for column in set(columns) - set(known):
+        near = difflib.get_close_matches(column or "", known, n=1, cutoff=0.8)
+        if near:
+            raise DataError(f"{path}: unknown column {column!r}, did you mean {near[0]!r}?")
     for column in ("fixed", "moving"):
         if column not in columns:
             raise DataError(f"{path}: has no column {column!r} (columns: {', '.join(columns)})")

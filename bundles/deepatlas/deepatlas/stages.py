@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from tools.bundle.overrides import to_bool
 from tools.bundle.schedule import stage_bounds, warmup_cosine
 from tools.data.checks import DataError
 
@@ -58,6 +59,8 @@ class Stage:
     learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
+        for switch in ("warp_labelled", "share_features", "restart"):
+            object.__setattr__(self, switch, to_bool(getattr(self, switch)))
         if self.share <= 0 or min(self.registration, self.segmentation) < 0 or self.turn == 0:
             raise DataError(f"stage {self.name!r} needs a positive share and at least one step a turn")
         if self.learning_rate <= 0:

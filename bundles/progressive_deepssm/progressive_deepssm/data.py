@@ -21,10 +21,13 @@ from tools.data.decathlon import Case, read_images
 from tools.data.geometry import load_volume, preprocessing
 from tools.data.plan import Plan, grid_along, read_header
 from tools.shape.augmentation import ShapeAugmentation, warp_case
+from tools.shape.distance import point_distances
 from tools.shape.particles import check_world, read_particles
 from tools.shape.surfaces import label_surface
 
 __all__ = ["ShapeDataset", "case_transforms", "check_shape_cases", "check_sizes", "images_to_model", "voxels_on_grid"]
+
+FARTHEST = 3  # voxels, median distance of points from their surface
 
 
 class LoadPoints(Transform):
@@ -128,12 +131,18 @@ def check_shape_cases(cases: Sequence[Case], points: int, structure: int | None 
         structure: label value that the points lie on; None for everything but the background.
 
     Raises:
-        DataError: particle files of unequal length or unreadable, points far from their image, a label map without a surface.
+        DataError: particle files of unequal length or unreadable, points far from their image or half of them from the surface, a label map
+            without a surface.
     """
     for case in cases:
         shape, affine = read_header(case)
-        check_world(case.particles, read_particles(case.particles, points), shape, affine)
-        label_surface(*load_volume(case.label), structure, name=case.label)
+        particles = read_particles(case.particles, points)
+        check_world(case.particles, particles, shape, affine)
+        surface = label_surface(*load_volume(case.label), structure, name=case.label)
+        away, voxel = float(np.median(point_distances(particles, surface))), float(np.linalg.norm(affine[:3, :3], axis=0).max())
+        if away > FARTHEST * voxel:
+            what = "all structures together" if structure is None else f"label value {structure}"
+            raise DataError(f"{case.particles}: its points lie {away:.1f} mm from the surface of {what}; which --structure are they of?")
 
 
 def images_to_model(dataset_dir: str | os.PathLike, plan: Plan) -> list[dict[str, str]]:

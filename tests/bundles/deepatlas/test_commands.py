@@ -92,6 +92,14 @@ def test_bad_data_stops_before_anything_is_written(train, small_dataset, tmp_pat
     assert message in str(found)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"epochs": 0}, "--epochs must be"), ({"epoch_length": 0}, "--epoch_length must be"), ({"device": "cuda:99"}, "cannot be used here")],
+)
+def test_options_that_cannot_be(train, small_dataset, tmp_path, options, message):
+    assert message in str(refusal(train, tmp_path / "out", dataset_dir=small_dataset, **options))
+
+
 def test_no_data_set(train, tmp_path):
     assert "give --dataset_dir" in str(refusal(train, tmp_path / "out", dataset_dir=""))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ from deepatlas.data import images_to_segment
 from deepatlas.evaluation import segment
 from deepatlas.networks import segmentation_from_plan
 from tools.bundle.checkpoint import load_weights
+from tools.bundle.errors import cause
 from tools.data.checks import DataError
 from tools.data.files import write_nifti
 from tools.data.plan import Plan
@@ -95,6 +97,20 @@ def test_images_of_a_data_set_and_of_a_folder(ellipsoid_dataset):
     names = [f"case_{k:02d}.nii.gz" for k in range(10)]
     for folder in (ellipsoid_dataset, ellipsoid_dataset / "imagesTr"):
         assert [Path(case["image"]).name for case in images_to_segment(folder)] == names
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated"])
+def test_unfit_weights_stop_before_anything_is_written(bundle_call, model, ellipsoid_dataset, tmp_path, fault):
+    shutil.copytree(model, tmp_path / "model")
+    weights = tmp_path / "model" / "model.pt"
+    if fault == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:2000])
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        infer(bundle_call, tmp_path / "model", ellipsoid_dataset / "imagesTr", tmp_path / "out")
+    assert "model.pt: " in str(cause(caught.value))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_image_stops_before_anything_is_written(bundle_call, model, ellipsoid_dataset, tmp_path):

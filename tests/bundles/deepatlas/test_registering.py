@@ -127,12 +127,19 @@ def write(path: Path, text: str) -> Path:
     [
         ("a,b\n1,2\n", "has no column 'fixed'"),
         ("fixed,moving\n", "holds no pair"),
+        ("fixed,moving,moving_lable\nx.nii.gz,y.nii.gz,z.nii.gz\n", "unknown column 'moving_lable', did you mean 'moving_label'"),
         ("fixed,moving\nx.nii.gz,\n", "line 2 has no moving image"),
     ],
 )
 def test_faulty_tables(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read_pairs(write(tmp_path / "pairs.csv", text))
+
+
+def test_a_table_in_another_encoding(tmp_path):
+    (tmp_path / "pairs.csv").write_bytes("fixed,moving\nä.nii.gz,b.nii.gz\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"pairs\.csv: not a table of text in UTF-8"):
+        read_pairs(tmp_path / "pairs.csv")
 
 
 def test_no_table(tmp_path):

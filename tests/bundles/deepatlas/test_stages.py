@@ -40,6 +40,12 @@ def test_alternation(stages, total, expected):
     assert networks(Schedule(stages, total), total) == expected
 
 
+@pytest.mark.parametrize("switch", ["warp_labelled", "share_features", "restart"])
+def test_switches_as_they_come_from_a_command_line(switch):
+    assert getattr(Stage("a", registration=1, **{switch: "false"}), switch) is False
+    assert getattr(Stage("a", registration=1, **{switch: "True"}), switch) is True
+
+
 def test_paper_alternation_one_to_twenty():
     schedule = Schedule([{"name": "joint", "registration": 20, "segmentation": 1}], 63)
     assert networks(schedule, 63) == ("s" + 20 * "r") * 3

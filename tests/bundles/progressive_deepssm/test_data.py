@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from progressive_deepssm.data import ShapeDataset
+from progressive_deepssm.data import ShapeDataset, check_shape_cases
 from progressive_deepssm.frame import frame_affine, to_frame, to_world
 from progressive_deepssm.run_data import mode_numbers, refinement_numbers, scale_numbers
 from progressive_deepssm.sampling import CaseSampler, collate_cases
 from tools.data.checks import DataError
+from tools.data.decathlon import Case
+from tools.data.files import write_nifti
 from tools.data.plan import Plan
 from tools.shape.augmentation import ShapeAugmentation
 from tools.shape.surfaces import label_surface
@@ -111,6 +113,22 @@ def test_share_of_drawn_shapes(share, least, most):
 def test_what_is_no_share(share):
     with pytest.raises(DataError, match="number from 0 to 1"):
         CaseSampler(range(6), drawn=share)
+
+
+@pytest.mark.parametrize(("structure", "fault"), [(1, None), (2, "lie .* mm from the surface of label value 2; which --structure")])
+def test_points_lie_on_their_structure(tmp_path, structure, fault):
+    label = np.zeros((32, 32, 48), np.uint8)
+    label[8:24, 8:24, 4:16], label[8:24, 8:24, 30:44] = 1, 2
+    for name in ("image", "label"):
+        write_nifti(tmp_path / f"{name}.nii.gz", label, np.diag([-1.0, -1.0, 1.0, 1.0]))  # so that voxels are LPS mm
+    np.savetxt(tmp_path / "case.particles", label_surface(label, np.diag([-1.0, -1.0, 1.0, 1.0]), 1).vertices[::50])
+    case = Case("case", tmp_path / "image.nii.gz", tmp_path / "label.nii.gz", particles=tmp_path / "case.particles")
+    count = len(np.loadtxt(case.particles))
+    if fault is None:
+        check_shape_cases([case], count, structure)
+    else:
+        with pytest.raises(DataError, match=fault):
+            check_shape_cases([case], count, structure)
 
 
 @pytest.fixture

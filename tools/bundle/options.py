@@ -1,4 +1,4 @@
-"""Paths on the command line of ``monai.bundle``, which fire reads as Python, and the folder that results go to."""
+"""Values on the command line of ``monai.bundle`` that cannot be, seen before anything is built."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.data.checks import DataError
+import torch
 
-__all__ = ["check_folder", "check_paths"]
+from tools.data.checks import DataError, first_line
 
-_PATH = re.compile(r"(?:.*_)?(?:dir|file|weights)")
+__all__ = ["check_device", "check_folder", "check_length", "check_paths"]
+
+_PATH = re.compile(r"(?:.*_)?(?:dir|file)|weights")
 
 
 def check_paths(options: Mapping[str, Any], words: Sequence[str] | None = None) -> None:
     """Refuse paths that are not what was typed: ``2024`` is a number to fire, and in ``Study #3`` a comment begins at ``#``.
 
     Args:
-        options: names and values as they were read; those that end in ``dir``, ``file`` or ``weights`` are paths.
+        options: names and values as they were read; those that end in ``dir`` or ``file``, and ``weights``, are paths.
         words: the command line, by default that of the process.
 
     Raises:
@@ -41,6 +43,28 @@ def _typed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
             yield key, value if equals else following
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that this machine has not.
+
+    Raises:
+        DataError: it is none, or is not there.
+    """
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise DataError(f"--device {device}: cannot be used here ({first_line(error)})") from error
+
+
+def check_length(name: str, value: Any) -> None:
+    """Refuse a number of epochs or steps that is not a whole number from 1 on.
+
+    Raises:
+        DataError: so it is; the message names the option.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DataError(f"--{name} must be a whole number from 1 on, not {value!r}")
 
 
 def check_folder(path: str | os.PathLike) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.bundle.paths import check_folder, check_paths
+from tools.bundle.options import check_device, check_folder, check_length, check_paths
 from tools.data.checks import DataError
 
 
@@ -12,7 +12,7 @@ from tools.data.checks import DataError
         ({"dataset_dir": "data", "epochs": 3, "model_dir": None}, ["--dataset_dir", "data", "--epochs", "3"]),
         ({"dataset_dir": "Study #3"}, ["--dataset_dir", "Study #3"]),
         ({"dataset_dir": "Study #3"}, ["--dataset_dir", "'Study #3'", "--other#key=1"]),
-        ({"pairs": 1}, ["--pairs", "1"]),
+        ({"pairs": 1, "scale_weights": (1, 2)}, ["--pairs", "1", "--scale_weights", "1,2"]),
     ],
 )
 def test_paths_as_typed(options, words):
@@ -31,6 +31,22 @@ def test_paths_as_typed(options, words):
 def test_paths_that_were_misread(options, words, message):
     with pytest.raises(DataError, match=message):
         check_paths(options, words)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", 3.5])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(DataError, match=f"--device {device}: cannot be used here"):
+        check_device(device)
+
+
+def test_a_device_that_is_there():
+    check_device("cpu")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "many"])
+def test_lengths_that_are_none(value):
+    with pytest.raises(DataError, match="--epochs must be a whole number from 1 on"):
+        check_length("epochs", value)
 
 
 def test_a_folder_that_can_be_made_is_not_made(tmp_path):
