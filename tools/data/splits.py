@@ -155,14 +155,9 @@ def make_splits(
     for k in range(folds):
         held_out = set(groups[k::folds]) if folds > 1 else set()
         validation = [name for name in candidates if group[name] in held_out]
-        divisions.append(
-            {
-                # A group goes as a whole: its unlabelled images are not trained on either.
-                "train": sorted(name for name in names if group[name] not in held_out),
-                "validation": sorted(validation or _ordered(candidates, split_seed)[:MONITORED]),
-                "validation_in_training": not validation,
-            }
-        )
+        # A group goes as a whole: its unlabelled images are not trained on either.
+        train = sorted(name for name in names if group[name] not in held_out)
+        divisions.append(_division(train, validation, candidates, split_seed))
     return {
         "dataset": dataset.name,
         "split_seed": split_seed,
@@ -172,6 +167,17 @@ def make_splits(
         "report": sorted(name for name in group if group[name] in set(report)),
         "divisions": divisions,
     }
+
+
+def _division(train: list[str], held_out: Iterable[str], candidates: Iterable[str], split_seed: Any) -> dict[str, Any]:
+    """One fold; where nothing is held out, some of the candidates are looked at that are trained on."""
+    validation = sorted(held_out)
+    monitored = validation or sorted(_ordered(candidates, split_seed)[:MONITORED])
+    return {"train": train, "validation": monitored, "validation_in_training": not validation}
+
+
+def _trains_on_everything(folds: int | str, fold: int | str) -> bool:
+    return "all" in (fold, folds) or str(folds) == "1"
 
 
 def select(
@@ -216,7 +222,7 @@ def select(
         return _follow(
             dataset, record, splits_file, split_seed=split_seed, label_limit=label_limit, label_seed=label_seed, label_order=label_order
         )
-    everything = "all" in (fold, folds) or str(folds) == "1"
+    everything = _trains_on_everything(folds, fold)
     plan = dict(divided or make_splits(dataset, 1 if everything else folds, split_seed, holdout, group_pattern))
     index = 0 if everything else _number("fold", fold, least=0)
     divisions = plan.pop("divisions")
@@ -409,8 +415,8 @@ def _divided_together(
         for case in dataset.cases:
             patient = case.patient if case.patient is not None else f"{name}: {groups[case.name]}"
             cases.append(replace(case, name=f"{name}/{case.name}", patient=patient))
-    everything = "all" in (fold, folds) or str(folds) == "1"
-    plan = make_splits(replace(next(iter(domains.values())), cases=tuple(cases), group_by=None), 1 if everything else folds, **options)
+    together = replace(next(iter(domains.values())), cases=tuple(cases), group_by=None)
+    plan = make_splits(together, 1 if _trains_on_everything(folds, fold) else folds, **options)
     result = {}
     for name, dataset in domains.items():
 
@@ -422,8 +428,7 @@ def _divided_together(
             train = own(division["train"])
             held_out = [] if division["validation_in_training"] else own(division["validation"])
             labelled = [case.name for case in dataset.cases if case.name in set(train) and case.label is not None]
-            monitored = sorted(_ordered(labelled or train, plan["split_seed"])[:MONITORED])
-            divisions.append({"train": train, "validation": held_out or monitored, "validation_in_training": not held_out})
+            divisions.append(_division(train, held_out, labelled or train, plan["split_seed"]))
         if not all(division["train"] for division in divisions):
             raise DataError(f"{dataset.root / 'dataset.json'}: no training case of the domain {name!r} is left in one of the folds")
         result[name] = {
