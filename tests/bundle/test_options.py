@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tools.bundle.options import check_device, check_folder, check_length, check_paths
@@ -12,11 +14,17 @@ from tools.data.checks import DataError
         ({"dataset_dir": "data", "epochs": 3, "model_dir": None}, ["--dataset_dir", "data", "--epochs", "3"]),
         ({"dataset_dir": "Study #3"}, ["--dataset_dir", "Study #3"]),
         ({"dataset_dir": "Study #3"}, ["--dataset_dir", "'Study #3'", "--other#key=1"]),
+        ({"dataset_dir": "data"}, []),
         ({"pairs": 1, "scale_weights": (1, 2)}, ["--pairs", "1", "--scale_weights", "1,2"]),
     ],
 )
 def test_paths_as_typed(options, words):
     check_paths(options, words)
+
+
+def test_a_program_without_arguments(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program"])
+    check_paths({"dataset_dir": "data"})
 
 
 @pytest.mark.parametrize(
