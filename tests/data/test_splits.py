@@ -11,6 +11,7 @@ from tools.data.splits import (
     apply_split,
     case_groups,
     evaluation_cases,
+    evaluation_cases_of_model,
     make_splits,
     read_domain_splits,
     read_split,
@@ -456,3 +457,10 @@ def test_nothing_to_evaluate_on(tiny_dataset):
     (tiny_dataset / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="no labelled case to evaluate on"):
         evaluation_cases(read_dataset(tiny_dataset), None)
+
+
+def test_cases_to_evaluate_a_model_on_by_its_folder(dataset, tmp_path):
+    assert len(evaluation_cases_of_model(dataset, tmp_path)[0]) == len(dataset.cases)
+    split = select(dataset, folds=2)
+    write_split(tmp_path / "splits.json", split)
+    assert names(evaluation_cases_of_model(dataset, tmp_path)[0]) == names(split.validation)

@@ -20,7 +20,7 @@ from tools.data.files import write_nifti
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
 from tools.data.rotation import random_rotation, rotate_volume
-from tools.data.splits import evaluation_cases, read_split, report_pairs
+from tools.data.splits import evaluation_cases_of_model, report_pairs
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import write_metrics
 
@@ -85,8 +85,8 @@ def evaluate(
     """
     if network is None and registrar.network is None:
         raise DataError(f"{model_dir}: neither model.pt nor registration.pt; train first, or give --model_dir")
-    dataset, split_file = read_dataset(dataset_dir), Path(model_dir) / "splits.json"
-    cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file, evaluate_on)
+    dataset = read_dataset(dataset_dir)
+    cases, split = evaluation_cases_of_model(dataset, model_dir, evaluate_on)
     check_dataset(dataset)
     plan = registrar.plan
     onto = {fixed: moving for moving, fixed in report_pairs(len(cases))}

@@ -20,7 +20,7 @@ from tools.data.checks import check_dataset
 from tools.data.decathlon import Case, read_dataset
 from tools.data.geometry import GridMapping, load_volume
 from tools.data.plan import Plan
-from tools.data.splits import evaluation_cases, read_split
+from tools.data.splits import evaluation_cases_of_model
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import write_metrics
 from tools.networks.shape_networks import ShapeNetwork
@@ -104,8 +104,8 @@ def evaluate(
     Raises:
         DataError: the data are unfit.
     """
-    dataset, split_file = read_dataset(dataset_dir), Path(model_dir) / "splits.json"
-    cases, split = evaluation_cases(dataset, read_split(split_file) if split_file.is_file() else None, split_file, evaluate_on)
+    dataset = read_dataset(dataset_dir)
+    cases, split = evaluation_cases_of_model(dataset, model_dir, evaluate_on)
     check_dataset(dataset, need_cases=1)
     check_sizes(cases, plan)
     sizes = plan.extra["shape"]

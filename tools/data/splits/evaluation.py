@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tools.data.checks import DataError
 from tools.data.decathlon import Case, Dataset
-from tools.data.splits.split import apply_split
+from tools.data.splits.split import apply_split, read_split
 
-__all__ = ["evaluation_cases"]
+__all__ = ["evaluation_cases", "evaluation_cases_of_model"]
 
 logger = logging.getLogger("evaluation")
 
@@ -61,3 +62,11 @@ def evaluation_cases(
     if isinstance(split, dict) and split.get("validation_in_training") and not split.get("report"):
         logger.warning(f"{source or 'splits.json'}: nothing was held out, so the {len(labelled)} cases evaluated on are training cases")
     return sorted(labelled, key=lambda case: case.name), split
+
+
+def evaluation_cases_of_model(
+    dataset: Dataset, model_dir: str | os.PathLike, evaluate_on: str = "held_out"
+) -> tuple[list[Case], dict[str, Any] | str]:
+    """:func:`evaluation_cases` by the ``splits.json`` in a model's folder, where there is one. Raises DataError when it is unfit."""
+    path = Path(model_dir) / "splits.json"
+    return evaluation_cases(dataset, read_split(path) if path.is_file() else None, path, evaluate_on)
