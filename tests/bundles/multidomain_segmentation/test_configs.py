@@ -58,7 +58,7 @@ def test_schemes_learn_for_as_many_steps():
     """Those of the segmentation network on a domain, in every scheme that is compared."""
     from multidomain_segmentation.stages import Schedule
 
-    for name in ("individual", "transfer", "shared", "dsl", "dsbn", "contrastive", "full"):
+    for name in ("individual", "transfer", "shared", "dsl", "dsbn", "contrastive", "prior", "full"):
         config = {**json.loads((CONFIGS / "train.json").read_text()), **json.loads((CONFIGS / "experiments" / f"{name}.json").read_text())}
         schedule = Schedule(config["stages"], config["epochs"] * config["epoch_length"], target="a", prior=config["prior_weight"] > 0)
         steps = [schedule(k).stage for k in range(schedule.total_steps)]
