@@ -65,10 +65,12 @@ def load_weights(path: str | os.PathLike, network: nn.Module, optional: bool = F
 
 
 def initial_network(
-    network: nn.Module, weights: str | os.PathLike, load: bool | str = False, device: str | torch.device = "cpu"
+    network: nn.Module, weights: str | os.PathLike, load: bool | str = False, device: str | torch.device = "cpu", optional: bool = False
 ) -> nn.Module:
-    """The network on its device, with the weights of an earlier training where ``load`` says so (fine-tuning)."""
-    return (load_weights(weights, network) if to_bool(load) else network).to(device)
+    """The network on its device, with the weights of an earlier training where ``load`` says so (fine-tuning) and, if they are
+    ``optional``, where there are any."""
+    loaded = load_weights(weights, network, optional) if to_bool(load) else None
+    return (network if loaded is None else loaded).to(device)
 
 
 class ResumableCheckpoint:

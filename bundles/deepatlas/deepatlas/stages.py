@@ -6,17 +6,22 @@ run, so that whoever sets ``max_epochs`` (MONAI Label, a federated client) still
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tools.bundle.overrides import to_bool
 from tools.bundle.schedule import stage_bounds, warmup_cosine
 from tools.data.checks import DataError
 
-__all__ = ["Schedule", "Stage", "Step"]
+__all__ = ["Schedule", "Stage", "Step", "registers", "usable_stages"]
+
+logger = logging.getLogger("training")
 
 NETWORKS = ("registration", "segmentation")
 REGISTRATION_SOURCES = ("images", "labels", "segmentations")
@@ -74,6 +79,29 @@ class Stage:
     def turn(self) -> int:
         """Steps of one turn of the alternation."""
         return self.registration + self.segmentation
+
+
+def usable_stages(stages: Sequence[Stage | Mapping[str, Any]], model_dir: str | os.PathLike, finetune: bool | str = False) -> list[Stage]:
+    """The stages; of a model that goes on learning and has no ``registration.pt`` (one of segmentation alone), those of the segmentation
+    network, with nothing carried over, and a warning. Where none is left, all: the registration network then starts anew.
+
+    Args:
+        stages: :class:`Stage` objects or dictionaries of their arguments.
+        model_dir: folder of the model that goes on learning.
+        finetune: whether one does.
+    """
+    found = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
+    weights = Path(model_dir) / "registration.pt"
+    if not to_bool(finetune) or weights.is_file():
+        return found
+    alone = [
+        replace(stage, registration=0, segmentation_from="answers" if stage.segmentation_from == "answers" else "labels")
+        for stage in found
+        if stage.segmentation
+    ]
+    if alone and alone != found:
+        logger.warning(f"{weights}: there is none, so the segmentation network goes on alone")
+    return alone or found
 
 
 class Step(NamedTuple):
@@ -149,3 +177,8 @@ class Schedule:
     def learning_rate(self, step: Step) -> float:
         """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps between restarts."""
         return step.rate * warmup_cosine(step.progress, self.warmup, self.final)
+
+
+def registers(schedule: Schedule, model_dir: str | os.PathLike, finetune: bool | str = False) -> bool:
+    """Whether there is a registration network to look at and to write: one that learns, or of a trained model that goes on learning."""
+    return schedule.count("registration") > 0 or (to_bool(finetune) and (Path(model_dir) / "registration.pt").is_file())

@@ -140,6 +140,18 @@ def test_unlabelled_images_alone(train, small_dataset, tmp_path):
     assert (tmp_path / "out" / "registration.pt").is_file()
 
 
+def test_a_model_of_segmentation_alone_goes_on_learning(train, small_dataset, tmp_path):
+    """As in MONAI Label, which trains by the default stages; no registration network is made up on the way."""
+    once, again = ({**QUICK, "dataset_dir": small_dataset, "label_limit": limit} for limit in (1, "all"))
+    train(tmp_path / "alone", "experiments/seg_only", **once)
+    train(tmp_path / "further", **again, finetune="true", model_dir=tmp_path / "alone")
+    before, after = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("alone", "further"))
+    assert before.keys() == after.keys()
+    assert not all(torch.equal(before[key], after[key]) for key in before)
+    for name in ("alone", "further"):
+        assert not (tmp_path / name / "registration.pt").exists()
+
+
 def test_fine_tuning_keeps_the_plan_and_starts_from_the_weights(train, model, ellipsoid_dataset, tmp_path):
     stages = [{"name": "joint", "registration": 2, "segmentation": 1}]
     still = {"stages": stages, "registration_learning_rate": 0.0, "segmentation_learning_rate": 0.0, "finetune": "true", "model_dir": model}

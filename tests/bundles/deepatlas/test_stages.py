@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepatlas.stages import Schedule, Stage
+from deepatlas.stages import Schedule, Stage, registers, usable_stages
 
 R, S = "registration", "segmentation"
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "bundles" / "deepatlas" / "configs" / "experiments"
@@ -179,3 +179,43 @@ def test_no_experiment_replaces_what_the_registration_has_learnt(overlay):
     shared = [k for k, stage in enumerate(stages) if stage.get("share_features")]
     learnt = [k for k, stage in enumerate(stages) if stage.get("registration")]
     assert all(k <= min(learnt) for k in shared)
+
+
+JOINT = Stage("joint", registration=20, segmentation=1)
+ANSWERS = Stage("answers", segmentation=2, segmentation_from="answers")
+REGISTRATION = Stage("registration", registration=1, registration_from="labels")
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ([REGISTRATION, JOINT], [Stage("joint", segmentation=1, segmentation_from="labels")]),
+        ([ANSWERS], [ANSWERS]),
+        ([{"name": "answers", "segmentation": 2, "segmentation_from": "answers"}, REGISTRATION], [ANSWERS]),
+        ([REGISTRATION], [REGISTRATION]),
+    ],
+)
+def test_stages_of_a_model_without_registration(stages, expected, tmp_path):
+    assert usable_stages(stages, tmp_path, finetune="true") == expected
+
+
+def test_stages_stay_where_both_networks_are_there_or_begin_anew(tmp_path):
+    assert usable_stages([REGISTRATION, JOINT], tmp_path) == [REGISTRATION, JOINT]
+    (tmp_path / "registration.pt").touch()
+    assert usable_stages([REGISTRATION, JOINT], tmp_path, finetune=True) == [REGISTRATION, JOINT]
+
+
+@pytest.mark.parametrize(("stages", "warned"), [([JOINT], True), ([ANSWERS], False)])
+def test_a_warning_says_what_is_left_out(stages, warned, tmp_path, caplog):
+    usable_stages(stages, tmp_path, finetune=True)
+    assert ("registration.pt: there is none" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("stage", "finetune", "weights", "expected"),
+    [(JOINT, False, False, True), (ANSWERS, False, True, False), (ANSWERS, "true", True, True), (ANSWERS, "true", False, False)],
+)
+def test_whether_there_is_a_registration_network(stage, finetune, weights, expected, tmp_path):
+    if weights:
+        (tmp_path / "registration.pt").touch()
+    assert registers(Schedule([stage], 21), tmp_path, finetune) == expected
