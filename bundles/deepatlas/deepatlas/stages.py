@@ -81,6 +81,10 @@ class Stage:
         return self.registration + self.segmentation
 
 
+def _parsed(stages: Sequence[Stage | Mapping[str, Any]]) -> list[Stage]:
+    return [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
+
+
 def usable_stages(stages: Sequence[Stage | Mapping[str, Any]], model_dir: str | os.PathLike, finetune: bool | str = False) -> list[Stage]:
     """The stages; of a model that goes on learning and has no ``registration.pt`` (one of segmentation alone), those of the segmentation
     network, with nothing carried over, and a warning. Where none is left, all: the registration network then starts anew.
@@ -90,7 +94,7 @@ def usable_stages(stages: Sequence[Stage | Mapping[str, Any]], model_dir: str | 
         model_dir: folder of the model that goes on learning.
         finetune: whether one does.
     """
-    found = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
+    found = _parsed(stages)
     weights = Path(model_dir) / "registration.pt"
     if not to_bool(finetune) or weights.is_file():
         return found
@@ -130,7 +134,7 @@ class Schedule:
     ) -> None:
         if not stages:
             raise DataError("a schedule needs at least one stage")
-        self.stages = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
+        self.stages = _parsed(stages)
         self.total_steps, self.warmup, self.final = int(total_steps), warmup, final
 
     @cached_property

@@ -114,8 +114,6 @@ def test_unfit_weights_stop_before_anything_is_written(bundle_call, model, ellip
 
 
 def test_a_broken_image_stops_before_anything_is_written(bundle_call, model, ellipsoid_dataset, tmp_path):
-    from tools.bundle.errors import cause
-
     images = tmp_path / "images"
     images.mkdir()
     content = (ellipsoid_dataset / "imagesTr" / "case_00.nii.gz").read_bytes()

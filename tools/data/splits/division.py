@@ -105,8 +105,7 @@ def make_splits(
 def one_division(train: list[str], held_out: Iterable[str], candidates: Iterable[str], split_seed: Any) -> dict[str, Any]:
     """One fold; where nothing is held out, some of the candidates are looked at that are trained on."""
     validation = sorted(held_out)
-    in_training = not validation
-    return {"train": train, "validation": validation or monitored(candidates, split_seed), "validation_in_training": in_training}
+    return {"train": train, "validation": validation or monitored(candidates, split_seed), "validation_in_training": not validation}
 
 
 def monitored(names: Iterable[str], split_seed: Any) -> list[str]:
