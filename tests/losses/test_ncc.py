@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from monai.losses import LocalNormalizedCrossCorrelationLoss
 
 from tools.losses import GlobalNCCLoss, LocalNCCLoss
@@ -70,6 +71,17 @@ def test_local_ncc_has_no_noise_in_flat_background_of_a_large_volume():
     p[:, :, 70:90, 8:16, 8:16] = torch.rand((20, 8, 8), generator=torch.Generator().manual_seed(0))
     expected, _, _ = monai_value_and_gradients(p, p, 7)
     assert LocalNCCLoss(7)(p, p).item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_local_ncc_has_no_noise_where_both_images_are_padded():
+    p, t = (F.pad(image, (9, 9) * 3) for image in pair())
+    value, p_grad, t_grad = monai_value_and_gradients(p, t, 7)
+    p.requires_grad_(), t.requires_grad_()
+    ours = LocalNCCLoss(7)(p, t)
+    ours.backward()
+    assert ours.item() == pytest.approx(value.item(), abs=1e-6)
+    for mine, expected in ((p.grad, p_grad), (t.grad, t_grad)):
+        assert ((mine - expected).norm() / expected.norm()).item() < 1e-4
 
 
 def test_local_ncc_of_an_image_with_itself_away_from_smoothing_is_minus_one():

@@ -77,16 +77,21 @@ class _LocalSquaredNCC(torch.autograd.Function):
     @staticmethod
     def forward(ctx, p, t, size, smooth_nr, smooth_dr):
         n, pad, inner = size**3, [size // 2] * 6, slice(size // 2, -(size // 2) or None)
-        # NCC does not feel a shift of intensities, float32 does; padding first keeps "zero outside" zero
-        p_pad = F.pad(p, pad) - p.mean((2, 3, 4), keepdim=True)
-        t_pad = F.pad(t, pad) - t.mean((2, 3, 4), keepdim=True)
+        # NCC does not feel a shift of intensities, float32 does, and least of all where the background, mostly the darkest, becomes an
+        # exact zero; padding first keeps "zero outside" zero
+        p_pad = F.pad(p, pad) - p.amin((2, 3, 4), keepdim=True)
+        t_pad = F.pad(t, pad) - t.amin((2, 3, 4), keepdim=True)
         sums = torch.cat((p_pad, t_pad, p_pad * p_pad, t_pad * t_pad, p_pad * t_pad), dim=1)
         for axis in (2, 3, 4):
             sums = _window_sum(sums, size, axis)
         p_sum, t_sum, p2_sum, t2_sum, pt_sum = sums.chunk(5, dim=1)
         cross = pt_sum - p_sum * t_sum / n
-        p_var = (p2_sum - p_sum * p_sum / n).clamp_min_(smooth_dr)
-        t_var = (t2_sum - t_sum * t_sum / n).clamp_min_(smooth_dr)
+        p_var, t_var = p2_sum - p_sum * p_sum / n, t2_sum - t_sum * t_sum / n
+        # In a window of one intensity, such as a padded border, variance and covariance are the rounding of their terms and nothing else.
+        rounding = 16 * torch.finfo(p.dtype).eps
+        cross.masked_fill_((p_var <= rounding * p2_sum) | (t_var <= rounding * t2_sum), 0)
+        p_var.clamp_min_(smooth_dr)
+        t_var.clamp_min_(smooth_dr)
         centre = (..., inner, inner, inner)
         ctx.save_for_backward(p_pad[centre], t_pad[centre], p_sum, t_sum, cross, p_var, t_var)
         ctx.size, ctx.smooth_nr, ctx.smooth_dr = size, smooth_nr, smooth_dr
