@@ -4,7 +4,11 @@ import copy
 import csv
 import json
 import math
+import signal
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from tools.data.checks import DataError
 from tools.data.files import write_csv, write_json
 from tools.experiments.definition import Requirement, Row
 from tools.experiments.reading import read_definition
-from tools.experiments.runs import Experiment, RunFailed, execute
+from tools.experiments.runs import Children, Experiment, RunFailed
 from tools.experiments.table import compare, judge, read_metrics, row_cases, row_spreads, write_table
 
 DEFINITION = {
@@ -76,6 +80,9 @@ class FakeProcess:
             write_csv(folder / "metrics.csv", [{"case": f"0{k}", "dice": dice, "seconds": 1.5} for k, dice in enumerate(DICE[run])])
         log.write_text("$ command\nan earlier line\nValueError: no such thing\nlast line\n")
         return self.problem(f"{command[4]} {run}") or 0
+
+    def stop(self) -> None:
+        """Nothing runs on."""
 
     @property
     def done(self) -> list[str]:
@@ -180,6 +187,35 @@ def test_an_interruption_ends_with_one_line(make: Callable[..., Experiment]) -> 
     with pytest.raises(SystemExit, match="the same command continues"):
         everything(work)
     assert work.record("one_a")["finished"] is False
+
+
+def test_runs_at_once(make: Callable[..., Experiment]) -> None:
+    together = threading.Barrier(3, timeout=30)
+    process = FakeProcess()
+    process.problem = lambda what: together.wait() * 0 if what.startswith("training") else 0
+    work = make(process)
+    table = everything(work, jobs=3)
+    assert all(work.finished(name) for name in ("one_a", "one_b", "none"))
+    assert table["rows"]["joint"]["complete"] is True
+
+
+def test_a_failure_lets_the_runs_beside_it_end_and_begins_no_other(make: Callable[..., Experiment]) -> None:
+    failed = threading.Event()
+
+    def problem(what: str) -> int:
+        if what == "training one_b":
+            failed.set()
+            return 3
+        failed.wait(timeout=30)
+        return 0
+
+    process = FakeProcess()
+    process.problem = problem
+    work = make(process)
+    with pytest.raises(RunFailed, match="^run 'one_b' ended with exit code 3"):
+        everything(work, jobs=2)
+    assert work.finished("one_a", "instance")
+    assert work.record("none") is None
 
 
 def test_a_killed_session_leaves_the_seconds_unknown(make: Callable[..., Experiment]) -> None:
@@ -371,15 +407,34 @@ def test_a_faulty_definition_is_refused(tmp_path: Path, part: str, value: Any, m
     assert message in str(caught.value)
 
 
-def test_execute_returns_the_status_and_keeps_the_log(tmp_path: Path) -> None:
-    code = execute(["sh", "-c", "echo $COLOUR; exit 4"], tmp_path / "log", {"COLOUR": "blue"})
+def test_a_child_returns_its_status_and_keeps_the_log(tmp_path: Path) -> None:
+    code = Children()(["sh", "-c", "echo $COLOUR; exit 4"], tmp_path / "log", {"COLOUR": "blue"})
     assert code == 4
     assert (tmp_path / "log").read_text().splitlines()[1:] == ["blue"]
+
+
+def test_children_that_run_are_ended_and_no_other_is_begun(tmp_path: Path) -> None:
+    children = Children()
+    with ThreadPoolExecutor(1) as pool:
+        status = pool.submit(children, ["sh", "-c", "echo begun; sleep 60"], tmp_path / "log", {})
+        while "begun\n" not in ((tmp_path / "log").read_text() if (tmp_path / "log").is_file() else ""):
+            time.sleep(0.01)
+        children.stop()
+        assert status.result(timeout=30) == -signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        children(["sh", "-c", "echo again"], tmp_path / "log", {})
+    assert "again\n" not in (tmp_path / "log").read_text().splitlines()
 
 
 def test_list_needs_neither_data_nor_folder(capsys: pytest.CaptureFixture[str]) -> None:
     experiment("deepatlas", list=True)
     assert "joint_1_random_label_seed0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["threads", "jobs"])
+def test_command_needs_a_positive_number(option: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"^experiment: {option} must be at least 1, not 0$"):
+        experiment("deepatlas", str(tmp_path), str(tmp_path / "out"), definition="hippocampus", **{option: 0})
 
 
 def test_command_needs_data() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import signal
+import threading
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tools.data.checks import DataError
 from tools.data.files import write_json
 from tools.experiments.definition import Definition
 from tools.experiments.reading import find_definition, read_definition
-from tools.experiments.runs import Experiment, execute
+from tools.experiments.runs import Experiment
 from tools.experiments.table import write_table
 
 __all__ = ["carry_out", "experiment", "selected_runs"]
@@ -31,6 +33,7 @@ def experiment(
     force: str | None = None,
     quick: bool = False,
     threads: int = 2,
+    jobs: int = 1,
     list: bool = False,
 ) -> None:
     """Train, evaluate and tabulate everything a definition lists, from nothing; started again, it continues where it was.
@@ -48,6 +51,7 @@ def experiment(
         force: names of runs, likewise, to be made again from nothing; what there was is deleted.
         quick: try the mechanics with a few steps a run, of the runs the definition names for it, in TO/quick.
         threads: CPU threads of each training and evaluation.
+        jobs: runs done at once; for a GPU, which a single training of these sizes leaves idle most of the time, or for many cores.
         list: print the runs, their steps and how far they are, and do nothing.
 
     Raises:
@@ -62,8 +66,9 @@ def experiment(
         for name, value in (("dataset_dir", dataset_dir), ("to", to)):
             if not value:
                 raise DataError(f"experiment: give --{name}")
-    if int(threads) < 1:
-        raise DataError(f"experiment: threads must be at least 1, not {threads}")
+    for name, number in (("threads", threads), ("jobs", jobs)):
+        if int(number) < 1:
+            raise DataError(f"experiment: {name} must be at least 1, not {number}")
     # without a folder the list looks into one that is not there: nothing is begun
     folder = (Path(to) if to else Path("experiment")).resolve()
     work = Experiment(
@@ -73,22 +78,22 @@ def experiment(
         folder=folder / "quick" if quick else folder,
         quick=quick,
         threads=int(threads),
-        execute=execute,
     )
     names = selected_runs(plan, only or (plan.quick_runs if quick else None))
     if list:
         _print_list(work, names)
         return
-    carry_out(work, names, selected_runs(plan, force) if force else ())
+    carry_out(work, names, selected_runs(plan, force) if force else (), int(jobs))
 
 
-def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = ()) -> dict[str, Any]:
-    """Do these runs with their evaluations, one after the other, and write the table after each evaluation.
+def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (), jobs: int = 1) -> dict[str, Any]:
+    """Do these runs with their evaluations, and write the table after each evaluation.
 
     Args:
         work: the experiment.
         names: runs to do.
         again: runs among them, or others, to be made from nothing.
+        jobs: how many are done at once. Where one fails, those under way are brought to their end, and no other is begun.
 
     Returns:
         the table (:func:`tools.experiments.table.write_table`).
@@ -103,24 +108,41 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
     for name in again:
         work.discard(name)
     write_json(work.folder / "definition.json", {"definition": work.definition.path, "dataset_dir": work.dataset_dir})
-    table = write_table(work)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        for number, name in enumerate(names, start=1):
-            print(f"[{number}/{len(names)}] {name}: ", end="", flush=True)
-            steps = work.steps(name)
-            if not work.finished(name):
-                minutes = "" if work.quick else f", about {work.definition.runs[name].minutes:g} min"
-                print(f"{sum(steps.values())} steps{minutes}, log {work.run_dir(name) / 'training.log'}", flush=True)
-            done = ["trained"] if work.train(name) else []
-            for evaluation in work.definition.runs[name].evaluations:
-                if work.evaluate(name, evaluation):
-                    done.append(f"evaluated ({evaluation})")
+    table, writing, failed = write_table(work), threading.Lock(), threading.Event()
+
+    def one(number: int, name: str) -> None:
+        if failed.is_set():
+            return
+        try:
+            do(number, name)
+        except BaseException:
+            failed.set()
+            raise
+
+    def do(number: int, name: str) -> None:
+        nonlocal table
+        title, steps = f"[{number}/{len(names)}] {name}:", work.steps(name)
+        if not work.finished(name):
+            minutes = "" if work.quick else f", about {work.definition.runs[name].minutes:g} min"
+            print(f"{title} {sum(steps.values())} steps{minutes}, log {work.run_dir(name) / 'training.log'}", flush=True)
+        done = ["trained"] if work.train(name) else []
+        for evaluation in work.definition.runs[name].evaluations:
+            if work.evaluate(name, evaluation):
+                done.append(f"evaluated ({evaluation})")
+                with writing:
                     table = write_table(work)
-            print(", ".join(done) or "finished before", flush=True)
+        print(title, ", ".join(done) or "finished before", flush=True)
+
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for future in as_completed([pool.submit(one, number, name) for number, name in enumerate(names, start=1)]):
+            future.result()
     except KeyboardInterrupt:
+        work.execute.stop()
         raise SystemExit("experiment: interrupted; the same command continues") from None
     finally:
+        pool.shutdown(cancel_futures=True)
         signal.signal(signal.SIGTERM, previous)
     print((work.folder / "table.md").read_text(encoding="utf-8"))
     pictures = ["figure.png", *(item["picture"] for item in table["projections"].values())]

@@ -17,12 +17,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from monai.bundle import ConfigParser
 
@@ -37,7 +38,7 @@ from tools.data.plan import nearest_or_raise
 from tools.experiments.definition import Definition
 from tools.metrics.tables import versions
 
-__all__ = ["REPOSITORY", "Experiment", "RunFailed", "execute", "shown_path"]
+__all__ = ["REPOSITORY", "Children", "Execute", "Experiment", "RunFailed", "shown_path"]
 
 REPOSITORY = Path(tools.__file__).resolve().parents[1]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -45,32 +46,69 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 # where and how a config's run happens, not what comes of it
 WITHOUT_EFFECT = ("dataset_dir", "output_dir", "model_dir", "resume", "finetune", "progress_bar", "workers", "cache_rate")
 
-Execute = Callable[[Sequence[str], Path, Mapping[str, str]], int]
+
+class Execute(Protocol):
+    """Runs a command: (command, log, environment) -> exit status; ``stop`` ends what runs, from another thread."""
+
+    def __call__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int: ...
+
+    def stop(self) -> None: ...
 
 
 class RunFailed(DataError):
     """A training or an evaluation ended with an error; the message names it, its log and the error in it."""
 
 
-def execute(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-    """Run a command in the repository's root, its output appended to ``log``; returns its exit status.
+class Children:
+    """Runs commands as processes, from several threads at once if need be; :meth:`stop` ends those that still run."""
 
-    Whatever interrupts the wait ends the process too, and is then passed on.
-    """
-    with open(log, "a", encoding="utf-8") as stream:
-        stream.write(f"$ {shlex.join(command)}\n")
-        stream.flush()
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=REPOSITORY, env={**os.environ, **environment})
-        try:
-            return process.wait()
-        except BaseException:
-            process.terminate()
+    def __init__(self) -> None:
+        self._lock, self._stopped, self._running = threading.Lock(), False, set()
+
+    def __call__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+        """Run a command in the repository's root, its output appended to ``log``; returns its exit status.
+
+        Whatever interrupts the wait ends the process too, and is then passed on.
+
+        Raises:
+            KeyboardInterrupt: :meth:`stop` was called before.
+        """
+        with open(log, "a", encoding="utf-8") as stream:
+            stream.write(f"$ {shlex.join(command)}\n")
+            stream.flush()
+            with self._lock:
+                if self._stopped:
+                    raise KeyboardInterrupt
+                process = subprocess.Popen(
+                    command, stdout=stream, stderr=subprocess.STDOUT, cwd=REPOSITORY, env={**os.environ, **environment}
+                )
+                self._running.add(process)
             try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            raise
+                return process.wait()
+            except BaseException:
+                _end(process)
+                raise
+            finally:
+                self._running.discard(process)
+
+    def stop(self) -> None:
+        """End all processes, and start none any more."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
+            _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @dataclass(frozen=True)
@@ -84,7 +122,7 @@ class Experiment:
         folder: where everything is written.
         quick: whether the definition's quick overrides hold.
         threads: CPU threads of every process.
-        execute: runs a command: (command, log, environment) -> exit status.
+        execute: runs the commands; several threads may call it.
     """
 
     definition: Definition
@@ -93,7 +131,7 @@ class Experiment:
     folder: Path
     quick: bool = False
     threads: int = 2
-    execute: Execute = execute
+    execute: Execute = field(default_factory=Children)
 
     def overrides(self, name: str) -> dict[str, Any]:
         """Overrides of a training, those of the definition and of the run together."""
