@@ -61,8 +61,7 @@ class DomainHead(nn.Module):
             RuntimeError: outside of ``selector.use``.
             ValueError: the batch is not as large as the selector's.
         """
-        self.selector.check_size(features)
-        return {name: DomainLogits(rows, self.convs[name](features[rows])) for name, rows in self.selector.groups}
+        return {name: DomainLogits(rows, self.convs[name](part)) for (name, rows), part in self.selector.parts(features)}
 
     def add_domain(self, name: str, classes: int, source: str | None = None) -> None:
         """Add a layer: a copy of that of ``source`` where it has as many classes, else a fresh one. The selector learns the name apart."""
@@ -97,8 +96,8 @@ class UnionHead(nn.Module):
     def forward(self, features: torch.Tensor) -> dict[str, DomainLogits]:
         """As :meth:`DomainHead.forward`."""
         self.selector.check_size(features)
-        logits = self.conv(features)
-        return {name: DomainLogits(rows, logits[rows][:, list(self.channels[name])]) for name, rows in self.selector.groups}
+        parts = self.selector.parts(self.conv(features))
+        return {name: DomainLogits(rows, part[:, list(self.channels[name])]) for (name, rows), part in parts}
 
 
 def check_classes(classes: Mapping[str, int], selector: DomainSelector | None = None) -> None:

@@ -30,6 +30,7 @@ class _Batch(NamedTuple):
     groups: list[DomainGroup]
     size: int | None  # None: one domain, whatever the size
     inverse: torch.Tensor | None  # brings the groups' samples, one group after the other, back into the batch's order; None: they are
+    counts: list[int]  # of the groups' samples; empty where there is one domain, whatever the size
 
 
 class DomainSelector:
@@ -98,11 +99,19 @@ class DomainSelector:
 
     def map(self, function: Callable[[str, torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
         """Apply ``function(name, samples)`` to every domain's samples of a batch (B, ...) and put the answers together in its order."""
+        inverse = self._current().inverse
+        parts = [function(group.name, samples) for group, samples in self.parts(batch)]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined if inverse is None else joined[inverse]
+
+    def parts(self, batch: torch.Tensor) -> list[tuple[DomainGroup, torch.Tensor]]:
+        """Every domain's samples of a batch (B, ...), as :attr:`groups` names them. Raises ValueError as :meth:`check_size` does."""
         current = self._current()
         self.check_size(batch)
-        parts = [function(name, batch[rows]) for name, rows in current.groups]
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return joined if current.inverse is None else joined[current.inverse]
+        if current.inverse is None and len(current.groups) > 1:
+            # Backward, one concatenation; of slices taken one by one, each gives a gradient as large as the batch, zero but for a part.
+            return list(zip(current.groups, batch.split(current.counts)))
+        return [(group, batch[group.rows]) for group in current.groups]
 
     def check_size(self, batch: torch.Tensor) -> None:
         """Raises ValueError when a batch (B, ...) has not as many samples as domains were given."""
@@ -118,7 +127,7 @@ class DomainSelector:
 
     def _batch(self, domains: str | Sequence[str] | torch.Tensor, device: torch.device | str) -> _Batch:
         if isinstance(domains, str):
-            return _Batch([DomainGroup(self.names[self.index(domains)], slice(None))], None, None)
+            return _Batch([DomainGroup(self.names[self.index(domains)], slice(None))], None, None, [])
         if isinstance(domains, torch.Tensor):
             if domains.ndim != 1 or domains.is_floating_point():
                 raise ValueError(f"domains must be a LongTensor (B,), got {domains.dtype} {tuple(domains.shape)}")
@@ -134,7 +143,8 @@ class DomainSelector:
             rows[k].append(i)
         order = [i for group in rows.values() for i in group]
         inverse = None if order == list(range(len(order))) else torch.tensor(order, device=device).argsort()
-        return _Batch([DomainGroup(self.names[k], _compact(group, device)) for k, group in rows.items()], len(indices), inverse)
+        groups = [DomainGroup(self.names[k], _compact(group, device)) for k, group in rows.items()]
+        return _Batch(groups, len(indices), inverse, [len(group) for group in rows.values()])
 
 
 def _compact(rows: list[int], device: torch.device | str) -> slice | torch.Tensor:
