@@ -99,7 +99,7 @@ class BundleContract:
         network = load(bundle.name, bundle_dir=str(tmp_path), workflow_type=kind, source="github")
         expected = torch.load(random_model / "model.pt", weights_only=True)
         assert network.state_dict().keys() == expected.keys()
-        assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+        assert all(torch.equal(value.cpu(), expected[key]) for key, value in network.state_dict().items())
 
     def test_initialise_twice_touches_no_data(self, bundle, tmp_path):
         options = {"workflow_type": "train", "logging_file": False, "dataset_dir": str(tmp_path / "none")}

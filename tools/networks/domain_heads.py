@@ -86,10 +86,10 @@ class UnionHead(nn.Module):
         super().__init__()
         check_classes(classes, selector)
         self.selector = selector
-        self.channels: dict[str, tuple[int, ...]] = {}
+        self.blocks: dict[str, slice] = {}
         count = 1
         for name in selector.names:
-            self.channels[name] = (0, *range(count, count + classes[name] - 1))
+            self.blocks[name] = slice(count, count + classes[name] - 1)
             count += classes[name] - 1
         self.conv = Conv[Conv.CONV, spatial_dims](in_channels, count, 1)
 
@@ -97,7 +97,7 @@ class UnionHead(nn.Module):
         """As :meth:`DomainHead.forward`."""
         self.selector.check_size(features)
         parts = self.selector.parts(self.conv(features))
-        return {name: DomainLogits(rows, part[:, list(self.channels[name])]) for (name, rows), part in parts}
+        return {name: DomainLogits(rows, torch.cat((part[:, :1], part[:, self.blocks[name]]), dim=1)) for (name, rows), part in parts}
 
 
 def check_classes(classes: Mapping[str, int], selector: DomainSelector | None = None) -> None:

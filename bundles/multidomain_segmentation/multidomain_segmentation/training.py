@@ -116,10 +116,11 @@ class MultiDomainUpdate:
             step: number of the step.
             images: whether intensities are augmented too.
         """
-        image, label, domains = (torch.as_tensor(batch[key]).to(device) for key in ("image", "label", "domain"))
+        image, label, domains = (torch.as_tensor(batch[key]) for key in ("image", "label", "domain"))
+        chosen = {index: (domains == index).nonzero()[:, 0].to(device) for index in domains.unique().tolist()}
+        image, label, domains = (tensor.to(device) for tensor in (image, label, domains))
         image, labels = image.float(), {}
-        for index in domains.unique().tolist():
-            rows = (domains == index).nonzero()[:, 0]
+        for index, rows in chosen.items():
             name = self.plan.names[index]
             part, one_hot = image[rows], F.one_hot(label[rows], self.plan.domains[name].num_classes).movedim(-1, 1).float()
             if self.augmentation is not None:
