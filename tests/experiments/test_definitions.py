@@ -20,6 +20,7 @@ from tools.experiments.table import write_table
 BUNDLE = BUNDLES / "multidomain_segmentation"
 DOMAINS = {
     "scarce": ("cardiac_cine", "spine_vb1", "spine_vb2", "spine_vb3"),
+    "scarce_long": ("cardiac_cine", "spine_vb1", "spine_vb2", "spine_vb3"),
     "all_cases": ("cardiac_cine", "spine_vb1", "spine_vb2", "spine_vb3"),
     "shipped": ("ankle", "hippocampus", "knee", "shoulder"),
 }
@@ -56,15 +57,15 @@ def test_a_definition_holds_for_the_configs(work, name):
     made.check(list(made.definition.runs)[:: 1 if name == "shipped" else 12])
 
 
-@pytest.mark.parametrize("name", ["scarce", "all_cases"])
-def test_schemes_learn_for_as_many_steps(name):
+@pytest.mark.parametrize(("name", "number"), [("scarce", 1600), ("scarce_long", 3200), ("all_cases", 1600)])
+def test_schemes_learn_for_as_many_steps(name, number):
     definition = read_definition(find_definition(BUNDLE, name))
     made = Experiment(definition, BUNDLE, None, Path("nowhere"))
     for run, value in definition.runs.items():
         if "fold0" in run:
             # a transferred network learns from its own domain in the second half
             steps = made.steps(run)["network"] / (2 if "target" in value.overrides else 1)
-            assert steps == 1600, run
+            assert steps == number, run
             settings = made.overrides(run)
             assert settings["epochs"] % settings["validation_interval"] == 0, f"{run} is not validated at its end"
 
