@@ -161,5 +161,5 @@ def test_list(options, capsys):
 
 def test_definitions_are_json_of_one_kind():
     contents = [json.loads(path.read_text()) for path in (BUNDLE / "configs" / "experiments").glob("*.json")]
-    assert sum("runs" in content for content in contents) == 3
+    assert sum("runs" in content for content in contents) == 4
     assert sum(content.get("default") is True for content in contents) == 1
