@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -187,6 +188,24 @@ def test_an_interruption_ends_with_one_line(make: Callable[..., Experiment]) -> 
     with pytest.raises(SystemExit, match="the same command continues"):
         everything(work)
     assert work.record("one_a")["finished"] is False
+
+
+def test_a_second_signal_does_not_cut_an_interruption_short(make: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch) -> None:
+    process, stopped = FakeProcess(), []
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        stopped.append(True)
+
+    def problem(what: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+
+    process.problem = problem
+    monkeypatch.setattr(process, "stop", stop)
+    with pytest.raises(SystemExit, match="the same command continues"):
+        everything(make(process))
+    assert stopped == [True]
 
 
 def test_runs_at_once(make: Callable[..., Experiment]) -> None:

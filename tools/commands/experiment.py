@@ -110,16 +110,16 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
     write_json(work.folder / "definition.json", {"definition": work.definition.path, "dataset_dir": work.dataset_dir})
     table, writing, failed = write_table(work), threading.Lock(), threading.Event()
 
-    def one(number: int, name: str) -> None:
+    def unless_one_failed(number: int, name: str) -> None:
         if failed.is_set():
             return
         try:
-            do(number, name)
+            carry_out_one(number, name)
         except BaseException:
             failed.set()
             raise
 
-    def do(number: int, name: str) -> None:
+    def carry_out_one(number: int, name: str) -> None:
         nonlocal table
         title, steps = f"[{number}/{len(names)}] {name}:", work.steps(name)
         if not work.finished(name):
@@ -136,9 +136,11 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
     previous = signal.signal(signal.SIGTERM, _interrupt)
     pool = ThreadPoolExecutor(jobs)
     try:
-        for future in as_completed([pool.submit(one, number, name) for number, name in enumerate(names, start=1)]):
+        for future in as_completed([pool.submit(unless_one_failed, number, name) for number, name in enumerate(names, start=1)]):
             future.result()
     except KeyboardInterrupt:
+        # a second signal, such as that of the `timeout` command to all its processes, must not cut this short
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         work.execute.stop()
         raise SystemExit("experiment: interrupted; the same command continues") from None
     finally:
