@@ -121,10 +121,11 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
 
     def carry_out_one(number: int, name: str) -> None:
         nonlocal table
-        title, steps = f"[{number}/{len(names)}] {name}:", work.steps(name)
+        title = f"[{number}/{len(names)}] {name}:"
         if not work.finished(name):
+            steps = sum(work.steps(name).values())
             minutes = "" if work.quick else f", about {work.definition.runs[name].minutes:g} min"
-            print(f"{title} {sum(steps.values())} steps{minutes}, log {work.run_dir(name) / 'training.log'}", flush=True)
+            print(f"{title} {steps} steps{minutes}, log {work.run_dir(name) / 'training.log'}", flush=True)
         done = ["trained"] if work.train(name) else []
         for evaluation in work.definition.runs[name].evaluations:
             if work.evaluate(name, evaluation):

@@ -68,8 +68,6 @@ class Children:
     def __call__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
         """Run a command in the repository's root, its output appended to ``log``; returns its exit status.
 
-        Whatever interrupts the wait ends the process too, and is then passed on.
-
         Raises:
             KeyboardInterrupt: :meth:`stop` was called before.
         """
@@ -85,9 +83,6 @@ class Children:
                 self._running.add(process)
             try:
                 return process.wait()
-            except BaseException:
-                _end(process)
-                raise
             finally:
                 self._running.discard(process)
 
@@ -99,16 +94,11 @@ class Children:
         for process in running:
             process.terminate()
         for process in running:
-            _end(process)
-
-
-def _end(process: subprocess.Popen) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @dataclass(frozen=True)

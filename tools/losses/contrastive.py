@@ -45,11 +45,11 @@ class SupervisedContrastiveLoss(nn.Module):
         """
         if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
             raise ValueError(f"embeddings (B, E) and labels (B,) are needed, got {tuple(embeddings.shape)} and {tuple(labels.shape)}")
+        if len(labels) < 2:
+            return embeddings.float().sum() * 0
         labels = labels.to(embeddings.device)
         itself = torch.eye(len(labels), dtype=torch.bool, device=embeddings.device)
         positive = (labels[:, None] == labels[None]) & ~itself
-        if len(labels) < 2:
-            return embeddings.float().sum() * 0
         # Autocast would run the product in half precision, where 1/t magnifies its rounding.
         with torch.autocast(embeddings.device.type, enabled=False):
             z = embeddings.float()

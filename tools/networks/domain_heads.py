@@ -95,7 +95,6 @@ class UnionHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> dict[str, DomainLogits]:
         """As :meth:`DomainHead.forward`."""
-        self.selector.check_size(features)
         parts = self.selector.parts(self.conv(features))
         return {name: DomainLogits(rows, torch.cat((part[:, :1], part[:, self.blocks[name]]), dim=1)) for (name, rows), part in parts}
 

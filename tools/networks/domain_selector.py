@@ -30,7 +30,6 @@ class _Batch(NamedTuple):
     groups: list[DomainGroup]
     size: int | None  # None: one domain, whatever the size
     inverse: torch.Tensor | None  # brings the groups' samples, one group after the other, back into the batch's order; None: they are
-    counts: list[int]  # of the groups' samples; empty where there is one domain, whatever the size
 
 
 class DomainSelector:
@@ -110,7 +109,7 @@ class DomainSelector:
         self.check_size(batch)
         if current.inverse is None and len(current.groups) > 1:
             # Backward, one concatenation; of slices taken one by one, each gives a gradient as large as the batch, zero but for a part.
-            return list(zip(current.groups, batch.split(current.counts)))
+            return list(zip(current.groups, batch.split([rows.stop - rows.start for _, rows in current.groups])))
         return [(group, batch[group.rows]) for group in current.groups]
 
     def check_size(self, batch: torch.Tensor) -> None:
@@ -127,7 +126,7 @@ class DomainSelector:
 
     def _batch(self, domains: str | Sequence[str] | torch.Tensor, device: torch.device | str) -> _Batch:
         if isinstance(domains, str):
-            return _Batch([DomainGroup(self.names[self.index(domains)], slice(None))], None, None, [])
+            return _Batch([DomainGroup(self.names[self.index(domains)], slice(None))], None, None)
         if isinstance(domains, torch.Tensor):
             if domains.ndim != 1 or domains.is_floating_point():
                 raise ValueError(f"domains must be a LongTensor (B,), got {domains.dtype} {tuple(domains.shape)}")
@@ -143,8 +142,7 @@ class DomainSelector:
             rows[k].append(i)
         order = [i for group in rows.values() for i in group]
         inverse = None if order == list(range(len(order))) else torch.tensor(order, device=device).argsort()
-        groups = [DomainGroup(self.names[k], _compact(group, device)) for k, group in rows.items()]
-        return _Batch(groups, len(indices), inverse, [len(group) for group in rows.values()])
+        return _Batch([DomainGroup(self.names[k], _compact(group, device)) for k, group in rows.items()], len(indices), inverse)
 
 
 def _compact(rows: list[int], device: torch.device | str) -> slice | torch.Tensor:
