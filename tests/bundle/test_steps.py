@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tools.bundle.steps import mean_over_processes, optimise, processes, seeded_generator
+from tools.data.checks import DataError
 
 
 def test_seeds_stay_what_they_were():
@@ -22,18 +23,36 @@ def test_one_process_keeps_its_values():
     assert mean_over_processes(values) is values
 
 
+def advance(network: nn.Module, loss: torch.Tensor, max_norm: float, **options) -> dict[str, float]:
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return optimise(network, optimizer, scaler, {"loss": loss, "part": loss / 4}, max_norm, 6, **options)
+
+
+@pytest.fixture
+def network() -> nn.Linear:
+    made = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(made.weight)
+    return made
+
+
 @pytest.mark.parametrize(("max_norm", "expected"), [(100.0, -3.0), (1.5, -0.5)])
-def test_a_step_is_clipped(max_norm, expected):
-    network = nn.Linear(1, 1, bias=False)
-    nn.init.ones_(network.weight)
+def test_a_step_is_clipped(network, max_norm, expected):
     seen = []
-    optimise(
-        network,
-        torch.optim.SGD(network.parameters(), lr=1.0),
-        torch.amp.GradScaler("cpu", enabled=False),
-        network(torch.tensor([[4.0]])).sum(),
-        max_norm,
-        lambda: seen.append(network.weight.grad.item()),
+    values = advance(
+        network, network(torch.tensor([[4.0]])).sum(), max_norm, before_clipping=lambda: seen.append(network.weight.grad.item())
     )
     assert seen == [4.0]
     assert network.weight.item() == pytest.approx(expected, abs=1e-5)
+    assert values == {"loss": 4.0, "part": 1.0}
+
+
+def test_a_loss_that_is_lost(network):
+    with pytest.raises(DataError, match="step 7: not finite any more: gradient, loss, part; .*--precision float32"):
+        advance(network, network(torch.tensor([[torch.nan]])).sum(), 1.0)
+
+
+def test_a_gradient_that_is_lost(network):
+    # The root's slope at 0 is infinite.
+    with pytest.raises(DataError, match="step 7: not finite any more: gradient; "):
+        advance(network, (network(torch.tensor([[1.0]])).sum() - 1).sqrt(), 1.0)

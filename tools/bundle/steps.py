@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import distributed, nn
+
+from tools.data.checks import DataError
 
 __all__ = ["mean_over_processes", "name_seed", "optimise", "processes", "seeded_generator"]
 
@@ -42,25 +45,44 @@ def optimise(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    loss: torch.Tensor,
+    values: Mapping[str, torch.Tensor],
     max_norm: float,
+    step: int,
     before_clipping: Callable[[], None] | None = None,
-) -> None:
+) -> dict[str, float]:
     """Backward pass, clipping and step of one network.
 
     Args:
         network: whose gradients are clipped.
         optimizer: its optimiser.
         scaler: of mixed precision.
-        loss: a scalar.
+        values: scalars by name: "loss", which is minimised, and what else of the step is worth a line.
         max_norm: gradients are clipped to this norm.
+        step: its number, from 0, for messages.
         before_clipping: called on the unscaled gradients.
+
+    Returns:
+        the values as numbers, of several processes their means.
+
+    Raises:
+        DataError: the gradient or a value is not finite, so that the weights are lost. In fp16 the scaler leaves such a step out instead.
     """
     optimizer.zero_grad()
-    scaler.scale(loss).backward()
+    scaler.scale(values["loss"]).backward()
     scaler.unscale_(optimizer)
     if before_clipping is not None:
         before_clipping()
-    nn.utils.clip_grad_norm_(network.parameters(), max_norm)
+    norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
     scaler.step(optimizer)
     scaler.update()
+    # Looked at after the step: the numbers are fetched from a GPU once, and nothing is saved in between.
+    tensors = {"gradient": norm} | dict(values)
+    numbers = dict(zip(tensors, mean_over_processes(torch.stack([tensor.detach().float() for tensor in tensors.values()])).tolist()))
+    unfit = [name for name, number in numbers.items() if not math.isfinite(number)]
+    if unfit and not scaler.is_enabled():
+        raise DataError(
+            f"step {step + 1}: not finite any more: {', '.join(unfit)}; nothing of this epoch is kept. Try --precision float32, "
+            "or a lower learning rate"
+        )
+    del numbers["gradient"]
+    return numbers

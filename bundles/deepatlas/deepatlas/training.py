@@ -117,11 +117,11 @@ class DeepAtlasUpdate:
         advance = self.registration_step if name == "registration" else self.segmentation_step
         with self.autocast(images.device):
             parts = advance(stage, images, augmented, labels, labelled)
-        optimise(self.networks[name], self.optimizers[name], self.scaler, parts.loss, self.max_norm)
+        values = {key if key == "loss" else f"{name}/{key}": value for key, value in parts._asdict().items()}
+        values = optimise(self.networks[name], self.optimizers[name], self.scaler, values, self.max_norm, number)
         if name == "segmentation":
             self.teacher.update_parameters(plain(self.networks[name]))
-        values = mean_over_processes(torch.stack([part.detach().float() for part in parts])).tolist()
-        return {key if key == "loss" else f"{name}/{key}": value for key, value in zip(parts._fields, values, strict=True)}
+        return values
 
     def share_features(self) -> None:
         """Start the registration network's feature extractor as a copy of the segmentation network's."""

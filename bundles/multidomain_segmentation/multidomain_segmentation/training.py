@@ -16,7 +16,7 @@ from multidomain_segmentation.stages import Schedule
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.bundle.steps import mean_over_processes, name_seed, optimise, processes, seeded_generator
+from tools.bundle.steps import name_seed, optimise, processes, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
@@ -101,9 +101,8 @@ class MultiDomainUpdate:
                 values = {}
         network = self.networks[name]
         share = partial(_share, network) if name == "prior" and processes() > 1 else None
-        optimise(network, self.optimizers[name], self.scaler, parts.loss, self.max_norm, share)
         values = {"loss": parts.loss} | values | {f"{name}/{domain}": value for domain, value in parts.domains.items()}
-        return dict(zip(values, mean_over_processes(torch.stack([value.detach().float() for value in values.values()])).tolist()))
+        return optimise(network, self.optimizers[name], self.scaler, values, self.max_norm, number, share)
 
     def prepare(
         self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int, images: bool = True

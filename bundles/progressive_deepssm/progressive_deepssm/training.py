@@ -12,7 +12,7 @@ from progressive_deepssm.losses import ShapeLoss
 from progressive_deepssm.stages import Schedule
 from tools.bundle.checkpoint import plain
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.bundle.steps import mean_over_processes, optimise, seeded_generator
+from tools.bundle.steps import optimise, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.data.plan import Plan
 
@@ -72,13 +72,12 @@ class ShapeUpdate:
         with autocast(self.dtype, images.device):
             output = self.network(images, **options)
         parts = self.loss(output, points, labels, stage.learn)
-        optimise(self.network, self.optimizer, self.scaler, parts.loss, self.max_norm)
         values = {key: getattr(parts, key) for key in ("loss", "points", "segmentation", "uncertainty")}
         if stage.learn != "points":
             values["codes"] = parts.codes
         sizes = network.scales if stage.learn == "points" else network.scales[-1:]
         values |= {f"scale/{size}": value for size, value in zip(sizes, parts.scales)}
-        return dict(zip(values, mean_over_processes(torch.stack([value.detach().float() for value in values.values()])).tolist()))
+        return optimise(self.network, self.optimizer, self.scaler, values, self.max_norm, number)
 
     def prepare(
         self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int

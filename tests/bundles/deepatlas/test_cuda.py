@@ -1,0 +1,50 @@
+"""On a GPU the networks, at their real size, learn what they learn on the processor."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deepatlas.networks import registration_network, segmentation_network
+from deepatlas.stages import Schedule
+from deepatlas.training import DeepAtlasUpdate
+from tools.data.augmentation import Augmentation
+
+pytestmark = pytest.mark.cuda
+
+STAGES = [
+    {"registration": 1, "registration_from": "images"},
+    {"registration": 1, "registration_from": "labels"},
+    {"segmentation": 1, "segmentation_from": "labels"},
+]
+
+
+def smooth(seed: int) -> torch.Tensor:
+    coarse = torch.rand(4, 1, 6, 8, 6, generator=torch.Generator().manual_seed(seed))
+    return F.pad(F.interpolate(coarse, size=(40, 56, 40), mode="trilinear"), (4,) * 6)  # a border without anything, as real images have
+
+
+def losses(device: str, precision: str, stage: dict, steps: int = 6) -> list[float]:
+    """Of the first steps of a training; a loss or gradient that is not finite raises."""
+    torch.manual_seed(0)
+    networks = [network.to(device) for network in (segmentation_network(3), registration_network(3))]
+    optimizers = [torch.optim.AdamW(network.parameters(), 1e-3) for network in networks]
+    schedule = Schedule([{"name": "stage", **stage}], steps)
+    made = DeepAtlasUpdate(*networks, *optimizers, schedule, 3, augmentation=Augmentation(), precision=precision)
+    result = []
+    for number in range(1, steps + 1):
+        image = smooth(number)
+        batch = {"image": image, "label": (image > 0.5).long() + (image > 0.7).long(), "labelled": torch.ones(4, dtype=torch.bool)}
+        state = SimpleNamespace(iteration=number, device=torch.device(device))
+        result.append(made(SimpleNamespace(state=state), batch)["loss"])
+    return result
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=["images", "labels", "segmentation"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_training(stage: dict, precision: str):
+    tolerance = 0.02 if precision == "float32" else 0.1  # in bf16 the processor's own differ by 0.05
+    assert losses("cuda", precision, stage) == pytest.approx(losses("cpu", "float32", stage), rel=tolerance)
