@@ -108,6 +108,14 @@ def test_more_labels_wanted_than_there_are(train, small_dataset, tmp_path):
     assert "label_limit is 50" in str(refusal(train, tmp_path / "out", dataset_dir=small_dataset, label_limit=50))
 
 
+def test_a_training_that_is_lost_leaves_no_weights(train, small_dataset, tmp_path):
+    rates = {"registration_learning_rate": 1e30, "segmentation_learning_rate": 1e30}
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        train(tmp_path / "out", **{**QUICK, **rates, "epoch_length": 6}, dataset_dir=small_dataset)
+    assert "not finite any more: gradient, loss" in str(cause(caught.value))
+    assert not list((tmp_path / "out").rglob("*.pt"))
+
+
 def test_a_finished_run_is_not_overwritten(train, model):
     before = {path: path.stat().st_mtime_ns for path in model.rglob("*") if path.is_file()}
     with pytest.raises(Exception) as caught:  # noqa: PT011
