@@ -78,7 +78,7 @@ class ResumableCheckpoint:
 
     Args:
         path: the file.
-        objects: name to anything with ``state_dict`` and ``load_state_dict``: networks, optimisers, scalers.
+        objects: name to anything with ``state_dict`` and ``load_state_dict``: networks, optimisers, scalers; None is left out.
         sampler: object with ``next_step``, set to the step to continue with; or None.
         resume: whether to start from the file where it exists. Without it, an existing file is an error: another run's
             work would be overwritten.
@@ -102,7 +102,7 @@ class ResumableCheckpoint:
     ) -> None:
         self.path, self.sampler = Path(path), sampler
         self.settings = as_read(settings or {})
-        self.objects = {name: plain(item) for name, item in objects.items()}
+        self.objects = {name: plain(item) for name, item in objects.items() if item is not None}
         self.resume, self.engines, self.rank = to_bool(resume), dict(engines or {}), rank
 
     def attach(self, engine: Engine) -> None:

@@ -125,7 +125,7 @@ class DomainRunData(RunData):
 
     @property
     def images(self) -> list[dict[str, str]]:
-        """Training cases, labelled or not, as MONAI data dictionaries, with the "patient": what shows how a domain's images look."""
+        """Training cases, labelled or not, as MONAI data dictionaries, with the "patient"."""
         cases = []
         for name, split in self.splits.items():
             patients = case_groups(self.domains[name], split.record.get("group_pattern"))
@@ -134,7 +134,7 @@ class DomainRunData(RunData):
 
     @property
     def train(self) -> list[dict[str, str]]:
-        """The labelled ones of these cases; the network learns from no others."""
+        """The labelled ones of these cases."""
         return [case for case in self.images if "label" in case]
 
     @property

@@ -16,7 +16,9 @@ from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
 from tools.data.slices import crop
 
-__all__ = ["BalancedSliceSampler", "SliceDataset", "SliceDraw", "collate_slices"]
+__all__ = ["UNLABELLED", "BalancedSliceSampler", "SliceDataset", "SliceDraw", "collate_slices"]
+
+UNLABELLED = -1  # what stands in every pixel of a missing label
 
 
 class SliceDraw(NamedTuple):
@@ -58,10 +60,11 @@ class SliceDataset(CacheDataset):
         """The crop as "image" (1, H, W) float32, "label" (H, W) int64 and "domain", or what the transform made of a case."""
         if not isinstance(index, SliceDraw):
             return super().__getitem__(index)
-        case, window = super().__getitem__(index.case), (index.top, index.left, (index.height, index.width))
+        case, size = super().__getitem__(index.case), (index.height, index.width)
+        window = (index.top, index.left, size)
         return {
             "image": crop(case["image"][index.slice], *window)[None].float(),
-            "label": crop(case["label"][index.slice], *window).long(),
+            "label": crop(case["label"][index.slice], *window).long() if "label" in case else torch.full(size, UNLABELLED),
             "domain": case["domain"],
         }
 
@@ -71,7 +74,8 @@ class BalancedSliceSampler(StepSampler):
 
     Within a domain every labelled case is as likely as any other, however many slices it has. Of the slices, ``foreground_share`` are
     drawn among those of the case that show a structure, and their window is placed around a point of it; the others are drawn
-    from all its slices, with the window anywhere.
+    from all its slices, with the window anywhere. In a stage that learns from answers, every domain gets as many slices of its unlabelled
+    cases after its labelled ones, anywhere; a domain whose cases are all labelled gets labelled ones instead.
 
     Args:
         dataset: the cases; read through once, for where the structures lie.
@@ -88,8 +92,8 @@ class BalancedSliceSampler(StepSampler):
             of all at once. Fewer make more steps of the same slices.
 
     Raises:
-        DataError: a domain is unknown to the plan or has no labelled case, a stage of the schedule is left without a domain, or
-            ``domains_per_step`` is no positive whole number.
+        DataError: a domain is unknown to the plan or has no labelled case, a stage of the schedule is left without a domain, or learns
+            from unlabelled cases and there are none, or ``domains_per_step`` is no positive whole number.
     """
 
     def __init__(
@@ -116,28 +120,33 @@ class BalancedSliceSampler(StepSampler):
         self.schedule, self.names = schedule, plan.names
         self.active = sorted({plan.index(name) for name in plan.names if domains is None} | {plan.index(name) for name in domains or ()})
         self.cases: dict[int, list[int]] = {index: [] for index in self.active}
+        self.unlabelled: dict[int, list[int]] = {index: [] for index in self.active}
         self.shapes: dict[int, tuple[int, ...]] = {}
         self.boxes: dict[int, dict[int, np.ndarray]] = {}
         for index in range(len(dataset)):
             case = dataset[index]
-            if "label" in case and case["domain"] in self.cases:
-                self.cases[case["domain"]].append(index)
+            if case["domain"] in self.cases:
+                (self.cases if "label" in case else self.unlabelled)[case["domain"]].append(index)
                 self.shapes[index] = tuple(case["image"].shape)
-                self.boxes[index] = _boxes(np.asarray(case["label"]))
+                self.boxes[index] = _boxes(np.asarray(case["label"])) if "label" in case else {}
         for index in self.active:
             if not self.cases[index]:
                 raise DataError(f"the domain {plan.names[index]!r} has no labelled training case")
         for stage in [] if schedule is None else schedule.stages:
-            schedule.domains(stage, [plan.names[index] for index in self.active])
+            learning = schedule.domains(stage, [plan.names[index] for index in self.active])
+            if stage.learn_from == "answers" and not any(self.unlabelled[plan.index(name)] for name in learning):
+                raise DataError(f"the stage {stage.name!r} learns from unlabelled images, but every training case has a label")
 
     def batch(self, step: int) -> list[SliceDraw]:
-        """The draws of a step: ``slices_per_domain`` of its first domain, then of its second, and so on."""
+        """The draws of a step: those of its first domain, ``slices_per_domain`` or twice as many, then of its second, and so on."""
         result = []
+        answers = self.schedule is not None and self.schedule(step).stage.learn_from == "answers"
         for domain in self._active(step):
             # A stream for each name: which other domains are trained beside it changes nothing for a domain.
             random = np.random.default_rng((self.seed, step, name_seed(self.names[domain])))
-            draws = [self._draw(domain, random) for _ in range(self.count * self.world_size)]
-            result += draws[self.rank * self.count : (self.rank + 1) * self.count]
+            for cases in [self.cases[domain], self.unlabelled[domain] or self.cases[domain]][: 1 + answers]:
+                draws = [self._draw(cases, random) for _ in range(self.count * self.world_size)]
+                result += draws[self.rank * self.count : (self.rank + 1) * self.count]
         return result
 
     def _active(self, step: int) -> list[int]:
@@ -156,8 +165,8 @@ class BalancedSliceSampler(StepSampler):
         turn, place = divmod(number, len(active))
         return int(np.random.default_rng((self.seed, turn)).permutation(active)[place])
 
-    def _draw(self, domain: int, random: np.random.Generator) -> SliceDraw:
-        case = int(random.choice(self.cases[domain]))
+    def _draw(self, cases: Sequence[int], random: np.random.Generator) -> SliceDraw:
+        case = int(random.choice(cases))
         slices, *shape = self.shapes[case]
         boxes = self.boxes[case]
         if boxes and random.random() < self.foreground_share:
@@ -174,7 +183,7 @@ class BalancedSliceSampler(StepSampler):
 
 
 def collate_slices(slices: Sequence[Mapping[Hashable, Any]]) -> dict[str, torch.Tensor]:
-    """Batch of crops: "image" (B, 1, H, W) float32, "label" (B, H, W) int64 channel numbers of the domain, "domain" (B,) int64."""
+    """Batch of crops: "image" (B, 1, H, W) float32, "label" (B, H, W) int64, channel numbers or UNLABELLED, "domain" (B,) int64."""
     return {
         "image": torch.stack([slice_["image"] for slice_ in slices]),
         "label": torch.stack([slice_["label"] for slice_ in slices]),

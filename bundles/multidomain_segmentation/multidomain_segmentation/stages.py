@@ -18,6 +18,7 @@ __all__ = ["Schedule", "Stage", "Step"]
 
 NETWORKS = ("network", "prior")
 DOMAINS = ("all", "others", "target")
+SOURCES = ("labels", "answers")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Stage:
         network: what learns: "network", the segmentation network, or "prior", the auto-encoder of masks.
         domains: what it learns from: "all" domains of the run, the "target" alone, or the "others" without it.
         learning_rate: factor on the optimiser's learning rate. Every stage has a warm-up and a descent of its own.
+        learn_from: "labels", or "answers": beside as many labelled slices, from slices of unlabelled cases, for which a running average
+            of the network answers.
 
     Raises:
         DataError: an argument is out of its range; the message names the stage.
@@ -40,6 +43,7 @@ class Stage:
     network: str = "network"
     domains: str = "all"
     learning_rate: float = 1.0
+    learn_from: str = "labels"
 
     def __post_init__(self) -> None:
         if self.share <= 0 or self.learning_rate < 0:
@@ -48,6 +52,8 @@ class Stage:
             raise DataError(f"stage {self.name!r}: network must be one of {NETWORKS}, not {self.network!r}")
         if self.domains not in DOMAINS:
             raise DataError(f"stage {self.name!r}: domains must be one of {DOMAINS}, not {self.domains!r}")
+        if self.learn_from not in SOURCES or (self.learn_from, self.network) == ("answers", "prior"):
+            raise DataError(f"stage {self.name!r}: learn_from must be one of {SOURCES}, of the prior 'labels', not {self.learn_from!r}")
 
 
 class Step(NamedTuple):
@@ -90,6 +96,11 @@ class Schedule:
             if stage.domains != "all" and not target:
                 raise DataError(f"the stage {stage.name!r} needs a target: give --target NAME, one of the domains")
         self.total_steps, self.target, self.warmup, self.final = int(total_steps), target, warmup, final
+
+    @property
+    def needs_unlabelled(self) -> bool:
+        """Whether a stage learns from unlabelled cases."""
+        return any(stage.learn_from == "answers" for stage in self.stages)
 
     @cached_property
     def _bounds(self) -> list[int]:

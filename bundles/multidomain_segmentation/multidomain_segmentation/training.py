@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from ignite.engine import Engine
 from torch import distributed, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from multidomain_segmentation.losses import MultiDomainLoss
+from multidomain_segmentation.sampling import UNLABELLED
 from multidomain_segmentation.stages import Schedule
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
@@ -46,9 +48,15 @@ class MultiDomainUpdate:
         rank: number of this process.
         new_domains: domains whose norms and heads alone learn; everything else then stays as it is, running statistics included.
         finetune: whether the networks come trained.
+        teacher_decay: decay a step of the running average of the network's weights and norms' statistics, the teacher, whose most probable
+            classes stand in for missing labels (Tarvainen & Valpola, NeurIPS 2017).
+
+    Attributes:
+        teacher: the average, an ``AveragedModel``; None where no stage learns from answers.
 
     Raises:
-        DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either.
+        DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either; or
+            ``teacher_decay`` is not in [0, 1).
     """
 
     def __init__(
@@ -67,7 +75,10 @@ class MultiDomainUpdate:
         rank: int = 0,
         new_domains: Sequence[str] = (),
         finetune: bool | str = False,
+        teacher_decay: float = 0.99,
     ) -> None:
+        if not 0 <= teacher_decay < 1:
+            raise DataError(f"teacher_decay must be at least 0 and below 1, not {teacher_decay}")
         if loss.prior_weight and not to_bool(finetune) and schedule.begin("prior") >= schedule.begin("network"):
             raise DataError("prior_weight needs a stage that trains the prior before the network; or give --prior_weight 0")
         self.networks = {"network": network, "prior": prior}
@@ -76,6 +87,11 @@ class MultiDomainUpdate:
         self.seed, self.max_norm, self.rank, self.new_domains = int(seed), max_norm, rank, tuple(new_domains)
         device = next(network.parameters()).device
         self.dtype = autocast_dtype(precision, device)
+        self.teacher = None
+        if schedule.needs_unlabelled:
+            # Averaged weights do not fit the statistics of the latest ones: without the buffers the answers are nonsense.
+            average = get_ema_multi_avg_fn(teacher_decay)
+            self.teacher = AveragedModel(plain(network), multi_avg_fn=average, use_buffers=True).requires_grad_(False).eval()
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()}
         if self.new_domains:
@@ -102,15 +118,21 @@ class MultiDomainUpdate:
         network = self.networks[name]
         share = partial(_share, network) if name == "prior" and processes() > 1 else None
         values = {"loss": parts.loss} | values | {f"{name}/{domain}": value for domain, value in parts.domains.items()}
-        return optimise(network, self.optimizers[name], self.scaler, values, self.max_norm, number, share)
+        values = optimise(network, self.optimizers[name], self.scaler, values, self.max_norm, number, share)
+        if name == "network" and self.teacher is not None:
+            self.teacher.update_parameters(plain(network))
+        return values
 
     def prepare(
         self, batch: Mapping[str, torch.Tensor], device: torch.device, step: int, images: bool = True
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Augmented images (B, 1, H, W), one-hot labels by domain (n, C_k, H, W), and domains (B,).
 
+        For a missing label the teacher answers. It is shown the slice as it is, and its answer is deformed with it: so the network learns
+        to answer alike whatever the pose.
+
         Args:
-            batch: "image" (B, 1, H, W), "label" (B, H, W) channel numbers of the domain, "domain" (B,).
+            batch: "image" (B, 1, H, W), "label" (B, H, W) channel numbers of the domain, or ``UNLABELLED`` throughout, "domain" (B,).
             device: where the answers shall lie.
             step: number of the step.
             images: whether intensities are augmented too.
@@ -121,7 +143,12 @@ class MultiDomainUpdate:
         image, labels = image.float(), {}
         for index, rows in chosen.items():
             name = self.plan.names[index]
-            part, one_hot = image[rows], F.one_hot(label[rows], self.plan.domains[name].num_classes).movedim(-1, 1).float()
+            part, target = image[rows], label[rows]
+            if self.teacher is not None:
+                missing = target[:, 0, 0] == UNLABELLED
+                if missing.any():
+                    target[missing] = self.answer(part[missing], name)
+            one_hot = F.one_hot(target, self.plan.domains[name].num_classes).movedim(-1, 1).float()
             if self.augmentation is not None:
                 # Seeded by the domain's name: which others are trained beside it changes nothing for it.
                 generator = seeded_generator(self.seed, step, name_seed(name), self.rank)
@@ -130,6 +157,12 @@ class MultiDomainUpdate:
                 image[rows] = augmentation.intensities(part, generator) if images else part
             labels[name] = one_hot
         return image, labels, domains
+
+    @torch.no_grad()
+    def answer(self, images: torch.Tensor, domain: str) -> torch.Tensor:
+        """The teacher's most probable classes (n, H, W) for slices (n, 1, H, W) of one domain."""
+        with autocast(self.dtype, images.device):
+            return self.teacher.module.predict(images, domain).argmax(1)
 
     def _freeze(self) -> None:
         network = plain(self.networks["network"]).requires_grad_(False)

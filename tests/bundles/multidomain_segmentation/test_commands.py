@@ -60,6 +60,7 @@ def test_a_misspelled_override_names_the_nearest_key(train, tmp_path, key, neare
         ([], {"encoder": "resnet18", "weights": "missing.pth"}, "missing.pth: no such weights"),
         ([], {"weights": "missing.pth"}, "weights are for a ResNet encoder"),
         ([], {"skips": "long"}, "skips must be 'plain' or 'attention', not 'long'"),
+        (["experiments/unlabelled"], {}, "learns from unlabelled images, but every training case has a label"),
         (["experiments/individual"], {}, "one network for one domain: give --domains NAME, one of ['disc', 'square']"),
         (["experiments/transfer"], {}, "needs a target: give --target NAME"),
         (["experiments/transfer"], {"target": "disk"}, "--target disk: no such domain"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -18,8 +19,11 @@ class Killed(Exception):
     """In the place of a kill."""
 
 
-def test_a_resumed_training_ends_alike(train, tmp_path, monkeypatch):
-    train(tmp_path / "unbroken", **SETTINGS)
+@pytest.mark.parametrize("overlays", [(), ("experiments/unlabelled",)])
+def test_a_resumed_training_ends_alike(train, tmp_path, monkeypatch, overlays):
+    settings = SETTINGS | ({"label_limit": 2} if overlays else {})
+    train = partial(train, **settings)
+    train(tmp_path / "unbroken", *overlays)
     attach = ResumableCheckpoint.attach
 
     def breaking(self, engine):
@@ -32,17 +36,17 @@ def test_a_resumed_training_ends_alike(train, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(ResumableCheckpoint, "attach", breaking)
         with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI may wrap it
-            train(tmp_path / "broken", **SETTINGS)
+            train(tmp_path / "broken", *overlays)
     assert torch.load(tmp_path / "broken" / "checkpoints" / "last.pt", weights_only=True)["iteration"] == 6
     assert not (tmp_path / "broken" / "domains.json").exists()
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        train(tmp_path / "broken", **SETTINGS)
+        train(tmp_path / "broken", *overlays)
     assert "a run lies here already; --resume true continues it" in str(cause(caught.value))
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        train(tmp_path / "broken", resume="true", domains="disc", **SETTINGS)
+        train(tmp_path / "broken", *overlays, resume="true", domains="disc")
     assert "the run to resume had other data or settings" in str(cause(caught.value))
 
-    train(tmp_path / "broken", resume="true", **SETTINGS)
+    train(tmp_path / "broken", *overlays, resume="true")
     for name in ("model.pt", "anatomical_prior.pt"):
         first, second = (torch.load(tmp_path / folder / name, weights_only=True) for folder in ("unbroken", "broken"))
         assert first.keys() == second.keys()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multidomain_segmentation.sampling import BalancedSliceSampler, SliceDataset, SliceDraw, collate_slices
+from multidomain_segmentation.sampling import UNLABELLED, BalancedSliceSampler, SliceDataset, SliceDraw, collate_slices
 from multidomain_segmentation.stages import Schedule
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan, SlicePlan
@@ -161,3 +161,39 @@ def test_unknown_target(dataset):
 def test_unknown_domain(dataset):
     with pytest.raises(DataError, match="unknown domain 'kneee', the nearest is 'knee'"):
         sampler(dataset, domains=["kneee"])
+
+
+ANSWERS = [{"name": "n"}, {"name": "a", "learn_from": "answers"}]
+
+
+def test_unlabelled_slices_come_after_as_many_labelled_ones(dataset):
+    made = sampler(dataset, schedule=Schedule(ANSWERS, 20))
+    for step in range(20):
+        batch = collate_slices([dataset[draw] for draw in made.batch(step)])
+        missing = (batch["label"] == UNLABELLED).flatten(1)
+        assert (missing.all(1) == missing.any(1)).all()
+        expected = "lllluuuu" if step >= 10 else "llll"
+        # the ankle and the shoulder have no unlabelled case
+        assert missing[batch["domain"] == 1].all(1).tolist() == [letter == "u" for letter in expected]
+        assert not missing[batch["domain"] != 1].any()
+        assert batch["domain"].bincount().tolist() == [len(expected)] * 3
+
+
+def test_labelled_slices_are_the_same_with_and_without_unlabelled_ones(dataset):
+    plain, answered = sampler(dataset), sampler(dataset, schedule=Schedule(ANSWERS[1:], 20))
+    for step in range(5):
+        assert answered.batch(step)[8:12] == plain.batch(step)[4:8]
+
+
+def test_processes_share_the_unlabelled_slices(dataset):
+    whole = sampler(dataset, schedule=Schedule(ANSWERS[1:], 20), domains=["knee"]).batch(3)
+    parts = [
+        sampler(dataset, schedule=Schedule(ANSWERS[1:], 20), domains=["knee"], slices_per_domain=2, rank=rank, world_size=2).batch(3)
+        for rank in (0, 1)
+    ]
+    assert [parts[0][:2], parts[1][:2], parts[0][2:], parts[1][2:]] == [whole[0:2], whole[2:4], whole[4:6], whole[6:8]]
+
+
+def test_nothing_is_unlabelled(dataset):
+    with pytest.raises(DataError, match="the stage 'a' learns from unlabelled images, but every training case has a label"):
+        sampler(dataset, schedule=Schedule(ANSWERS, 20), domains=["ankle"])

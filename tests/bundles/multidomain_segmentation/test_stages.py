@@ -68,7 +68,22 @@ def test_no_others():
         schedule.domains(schedule.stages[0], ["hip"])
 
 
-@pytest.mark.parametrize("change", [{"share": 0}, {"network": "nerve"}, {"domains": "some"}, {"learning_rate": -1}])
+@pytest.mark.parametrize(("stages", "expected"), [([PRIOR, NETWORK], False), ([NETWORK, {**NETWORK, "learn_from": "answers"}], True)])
+def test_whether_unlabelled_cases_are_needed(stages, expected):
+    assert Schedule(stages, 10).needs_unlabelled is expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"share": 0},
+        {"network": "nerve"},
+        {"domains": "some"},
+        {"learning_rate": -1},
+        {"learn_from": "experience"},
+        {"learn_from": "answers", "network": "prior"},
+    ],
+)
 def test_a_stage_out_of_range_is_named(change):
     with pytest.raises(ValueError, match="stage 'x'"):
         Stage("x", **change)

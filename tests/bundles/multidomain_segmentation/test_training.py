@@ -9,6 +9,7 @@ import torch
 
 from multidomain_segmentation.losses import MultiDomainLoss
 from multidomain_segmentation.networks import learning_parameters, network_from_plan, prior_from_plan
+from multidomain_segmentation.sampling import UNLABELLED
 from multidomain_segmentation.stages import Schedule
 from multidomain_segmentation.training import MultiDomainUpdate
 from tools.data.augmentation import Augmentation
@@ -95,3 +96,44 @@ def test_augmentation_depends_on_seed_step_and_domain_alone():
     assert not torch.equal(prepared(made, together, 4)[0], images)
     assert not torch.equal(prepared(other, together)[0], images)
     torch.testing.assert_close(labels.sum(1), torch.ones(2, 16, 16))
+
+
+ANSWERS = [{"name": "a", "learn_from": "answers"}]
+
+
+def test_the_teacher_is_a_running_average_of_weights_and_statistics():
+    made = update(ANSWERS, weight=0.0, teacher_decay=0.75)
+    states = []
+    for number in (1, 2):
+        step(made, batch([0, 0, 2, 2]), number)
+        states.append({key: value.clone() for key, value in made.networks["network"].state_dict().items()})
+    average = made.teacher.module.state_dict()
+    changed = 0
+    for key, value in average.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.75 * states[0][key] + 0.25 * states[1][key])
+            changed += "running_mean" in key and not torch.equal(states[0][key], states[1][key])
+    assert changed  # statistics too
+
+
+def test_the_teacher_answers_for_missing_labels_before_images_are_deformed():
+    made = update(ANSWERS, weight=0.0, augmentation=Augmentation(rotation=0.0, scaling=0.0, translation=0.0, elastic=0.0))
+    made.teacher.module.head.convs["knee"].bias.data[1] = 100.0  # foreground everywhere
+    data = batch([0, 0, 2, 2])
+    data["label"][[1, 3]] = UNLABELLED
+    images, labels, _ = made.prepare({key: value.clone() for key, value in data.items()}, torch.device("cpu"), 0)
+    expected = made.teacher.module.predict(data["image"][1:2], "ankle").argmax(1)
+    torch.testing.assert_close(labels["ankle"][1, 1], expected[0].float())
+    torch.testing.assert_close(labels["ankle"][0, 1], data["label"][0].float())
+    assert labels["knee"][1, 1].min() == 1
+    assert not torch.equal(images, data["image"])  # intensities are changed for the network, not for the teacher
+
+
+def test_no_teacher_where_nothing_is_to_be_answered():
+    assert update().teacher is None
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_a_decay_out_of_range(decay):
+    with pytest.raises(DataError, match="teacher_decay must be at least 0 and below 1"):
+        update(ANSWERS, weight=0.0, teacher_decay=decay)
