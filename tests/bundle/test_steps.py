@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tools.bundle.steps import mean_over_processes, optimise, processes, seeded_generator
+from tools.bundle.steps import mean_over_processes, optimise, processes, running_average, seeded_generator
 from tools.data.checks import DataError
 
 
@@ -25,7 +25,7 @@ def test_one_process_keeps_its_values():
 
 def advance(network: nn.Module, loss: torch.Tensor, max_norm: float, **options) -> dict[str, float]:
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    scaler = options.pop("scaler", None) or torch.amp.GradScaler("cpu", enabled=False)
     return optimise(network, optimizer, scaler, {"loss": loss, "part": loss / 4}, max_norm, 6, **options)
 
 
@@ -39,9 +39,7 @@ def network() -> nn.Linear:
 @pytest.mark.parametrize(("max_norm", "expected"), [(100.0, -3.0), (1.5, -0.5)])
 def test_a_step_is_clipped(network, max_norm, expected):
     seen = []
-    values = advance(
-        network, network(torch.tensor([[4.0]])).sum(), max_norm, before_clipping=lambda: seen.append(network.weight.grad.item())
-    )
+    values = advance(network, network(torch.tensor([[4.0]])).sum(), max_norm, share=lambda: seen.append(network.weight.grad.item()))
     assert seen == [4.0]
     assert network.weight.item() == pytest.approx(expected, abs=1e-5)
     assert values == {"loss": 4.0, "part": 1.0}
@@ -56,3 +54,32 @@ def test_a_gradient_that_is_lost(network):
     # The root's slope at 0 is infinite.
     with pytest.raises(DataError, match="step 7: not finite any more: gradient; "):
         advance(network, (network(torch.tensor([[1.0]])).sum() - 1).sqrt(), 1.0)
+
+
+def test_in_fp16_a_lost_step_is_left_out_until_the_scale_is_gone(network):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    lost = torch.tensor([[torch.nan]])
+    assert not torch.tensor(advance(network, network(lost).sum(), 1.0, scaler=scaler)["loss"]).isfinite()
+    assert network.weight.item() == 1.0
+    assert scaler.get_scale() == 1.0
+    with pytest.raises(DataError, match="step 7: not finite"):
+        advance(network, network(lost).sum(), 1.0, scaler=scaler)
+
+
+@pytest.mark.parametrize(("buffers", "expected"), [(False, 3.0), (True, 1.5)])
+def test_a_running_average(buffers, expected):
+    network = nn.BatchNorm1d(1)
+    average = running_average(network, 0.75, buffers)
+    for value in (1.0, 3.0):
+        nn.init.constant_(network.weight, value)
+        network.running_mean.fill_(value)
+        average.update_parameters(network)
+    assert average.module.weight.item() == 1.5  # 0.75 x 1 + 0.25 x 3
+    assert average.module.running_mean.item() == expected
+    assert not average.training
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_a_decay_out_of_range(decay):
+    with pytest.raises(DataError, match="teacher_decay must be at least 0 and below 1"):
+        running_average(nn.Linear(1, 1), decay)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import distributed, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tools.data.checks import DataError
 
-__all__ = ["mean_over_processes", "name_seed", "optimise", "processes", "seeded_generator"]
+__all__ = ["mean_over_processes", "name_seed", "optimise", "processes", "running_average", "seeded_generator"]
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
@@ -41,6 +42,22 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     return values / processes()
 
 
+def running_average(network: nn.Module, decay: float, buffers: bool = False) -> AveragedModel:
+    """A copy of the network that follows it by a running average of its weights, ``update_parameters`` a step; in evaluation mode.
+
+    Args:
+        network: the first update copies its weights.
+        decay: the average's own share of an update; 0 keeps to the network itself.
+        buffers: whether its buffers (running statistics of norms) are averaged too; else they are the network's latest.
+
+    Raises:
+        DataError: ``decay`` is not in [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise DataError(f"teacher_decay must be at least 0 and below 1, not {decay}")
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=buffers).requires_grad_(False).eval()
+
+
 def optimise(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -48,7 +65,7 @@ def optimise(
     values: Mapping[str, torch.Tensor],
     max_norm: float,
     step: int,
-    before_clipping: Callable[[], None] | None = None,
+    share: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Backward pass, clipping and step of one network.
 
@@ -59,19 +76,19 @@ def optimise(
         values: scalars by name: "loss", which is minimised, and what else of the step is worth a line.
         max_norm: gradients are clipped to this norm.
         step: its number, from 0, for messages.
-        before_clipping: called on the unscaled gradients.
+        share: called before the gradients are looked at, to average them over processes.
 
     Returns:
         the values as numbers, of several processes their means.
 
     Raises:
-        DataError: the gradient or a value is not finite, so that the weights are lost. In fp16 the scaler leaves such a step out instead.
+        DataError: the gradient or a value is not finite. In fp16 the scaler leaves such steps out, as long as its scale is at least 1.
     """
     optimizer.zero_grad()
     scaler.scale(values["loss"]).backward()
+    if share is not None:
+        share()  # before the scaler looks: a step is left out by all processes or by none
     scaler.unscale_(optimizer)
-    if before_clipping is not None:
-        before_clipping()
     norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
     scaler.step(optimizer)
     scaler.update()
@@ -79,10 +96,10 @@ def optimise(
     tensors = {"gradient": norm} | dict(values)
     numbers = dict(zip(tensors, mean_over_processes(torch.stack([tensor.detach().float() for tensor in tensors.values()])).tolist()))
     unfit = [name for name, number in numbers.items() if not math.isfinite(number)]
-    if unfit and not scaler.is_enabled():
+    if unfit and (not scaler.is_enabled() or scaler.get_scale() < 1):
         raise DataError(
-            f"step {step + 1}: not finite any more: {', '.join(unfit)}; nothing of this epoch is kept. Try --precision float32, "
-            "or a lower learning rate"
+            f"step {step + 1}: not finite any more: {', '.join(unfit)}; no weights of this epoch are written. --resume true goes on from "
+            "the epoch before: with a lower learning rate, or --precision float32"
         )
     del numbers["gradient"]
     return numbers

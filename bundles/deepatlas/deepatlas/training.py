@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from ignite.engine import Engine
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from deepatlas.stages import Schedule, Stage
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.bundle.steps import mean_over_processes, optimise, seeded_generator
+from tools.bundle.steps import mean_over_processes, optimise, running_average, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.data.checks import DataError
 from tools.registration.displacement import warp
@@ -81,8 +80,6 @@ class DeepAtlasUpdate:
         background_weight: float = 1.0,
         registration_augmentation: Augmentation | None = None,
     ) -> None:
-        if not 0 <= teacher_decay < 1:
-            raise DataError(f"teacher_decay must be at least 0 and below 1, not {teacher_decay}")
         if background_weight <= 0:
             raise DataError(f"background_weight must be positive, not {background_weight}")
         self.networks = {"segmentation": segmentation, "registration": registration}
@@ -93,7 +90,7 @@ class DeepAtlasUpdate:
         self.augmentation, self.registration_augmentation = augmentation, registration_augmentation or augmentation
         self.seed, self.max_norm, self.rank = int(seed), max_norm, rank
         self.finetune, self.hard_answers, self.background_weight = to_bool(finetune), to_bool(hard_answers), background_weight
-        self.teacher = AveragedModel(plain(segmentation), multi_avg_fn=get_ema_multi_avg_fn(teacher_decay)).eval()
+        self.teacher = running_average(plain(segmentation), teacher_decay)
         if any(stage.share_features for stage in schedule.stages) and not self.finetune:
             self._check_features()
         device = next(segmentation.parameters()).device

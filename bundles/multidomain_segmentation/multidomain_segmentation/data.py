@@ -137,6 +137,10 @@ class DomainRunData(RunData):
         """The labelled ones of these cases."""
         return [case for case in self.images if "label" in case]
 
+    def learning(self, stages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+        """The cases that a training with these stages (:class:`multidomain_segmentation.stages.Stage`) draws from."""
+        return self.images if any(stage.get("learn_from") == "answers" for stage in stages) else self.train
+
     @property
     def validation(self) -> list[dict[str, str]]:
         """Validation cases as MONAI data dictionaries."""

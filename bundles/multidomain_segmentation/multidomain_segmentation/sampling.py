@@ -36,7 +36,7 @@ class SliceDataset(CacheDataset):
     """Volumes in memory, of which crops are taken: ``dataset[SliceDraw(...)]``; with a number, the whole volume.
 
     Args:
-        data: dictionaries with "image", "label" and "domain".
+        data: dictionaries with "image", "domain" and, where the case has one, "label".
         transform: a :class:`tools.data.slices.SliceCase`.
         named: what gives cases without a "domain" one (:class:`multidomain_segmentation.data.GivenDomains`).
         **options: of MONAI's ``CacheDataset``.
@@ -53,11 +53,11 @@ class SliceDataset(CacheDataset):
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The domains that occur."""
-        return tuple(sorted({case["domain"] for case in self.data}))
+        """The domains with a labelled case."""
+        return tuple(sorted({case["domain"] for case in self.data if case.get("label") is not None}))
 
     def __getitem__(self, index: SliceDraw | int) -> Any:
-        """The crop as "image" (1, H, W) float32, "label" (H, W) int64 and "domain", or what the transform made of a case."""
+        """The crop as "image" (1, H, W) float32, "label" (H, W) int64 or UNLABELLED, "domain"; or what the transform made of a case."""
         if not isinstance(index, SliceDraw):
             return super().__getitem__(index)
         case, size = super().__getitem__(index.case), (index.height, index.width)
@@ -81,7 +81,7 @@ class BalancedSliceSampler(StepSampler):
         dataset: the cases; read through once, for where the structures lie.
         plan: the plan of all domains, which the dataset's "domain" counts by. Windows have its patch size; a smaller slice is padded on
             both sides.
-        slices_per_domain: slices of each domain a batch on this process.
+        slices_per_domain: labelled slices of each domain a batch on this process.
         epoch_length: batches one pass yields.
         seed: seed of all draws.
         domains: names of the domains to draw from; by default all of the plan.
@@ -135,7 +135,9 @@ class BalancedSliceSampler(StepSampler):
         for stage in [] if schedule is None else schedule.stages:
             learning = schedule.domains(stage, [plan.names[index] for index in self.active])
             if stage.learn_from == "answers" and not any(self.unlabelled[plan.index(name)] for name in learning):
-                raise DataError(f"the stage {stage.name!r} learns from unlabelled images, but every training case has a label")
+                raise DataError(
+                    f"the stage {stage.name!r} learns from unlabelled images, but every training case of {list(learning)} has a label"
+                )
 
     def batch(self, step: int) -> list[SliceDraw]:
         """The draws of a step: those of its first domain, ``slices_per_domain`` or twice as many, then of its second, and so on."""
@@ -144,7 +146,7 @@ class BalancedSliceSampler(StepSampler):
         for domain in self._active(step):
             # A stream for each name: which other domains are trained beside it changes nothing for a domain.
             random = np.random.default_rng((self.seed, step, name_seed(self.names[domain])))
-            for cases in [self.cases[domain], self.unlabelled[domain] or self.cases[domain]][: 1 + answers]:
+            for cases in (self.cases[domain], self.unlabelled[domain] or self.cases[domain]) if answers else (self.cases[domain],):
                 draws = [self._draw(cases, random) for _ in range(self.count * self.world_size)]
                 result += draws[self.rank * self.count : (self.rank + 1) * self.count]
         return result

@@ -31,8 +31,8 @@ class Stage:
         network: what learns: "network", the segmentation network, or "prior", the auto-encoder of masks.
         domains: what it learns from: "all" domains of the run, the "target" alone, or the "others" without it.
         learning_rate: factor on the optimiser's learning rate. Every stage has a warm-up and a descent of its own.
-        learn_from: "labels", or "answers": beside as many labelled slices, from slices of unlabelled cases, for which a running average
-            of the network answers.
+        learn_from: "labels"; or "answers": each step has as many slices of unlabelled cases besides, and a running average of the network
+            answers for their labels.
 
     Raises:
         DataError: an argument is out of its range; the message names the stage.
@@ -52,8 +52,10 @@ class Stage:
             raise DataError(f"stage {self.name!r}: network must be one of {NETWORKS}, not {self.network!r}")
         if self.domains not in DOMAINS:
             raise DataError(f"stage {self.name!r}: domains must be one of {DOMAINS}, not {self.domains!r}")
-        if self.learn_from not in SOURCES or (self.learn_from, self.network) == ("answers", "prior"):
-            raise DataError(f"stage {self.name!r}: learn_from must be one of {SOURCES}, of the prior 'labels', not {self.learn_from!r}")
+        if self.learn_from not in SOURCES:
+            raise DataError(f"stage {self.name!r}: learn_from must be one of {SOURCES}, not {self.learn_from!r}")
+        if (self.network, self.learn_from) == ("prior", "answers"):
+            raise DataError(f"stage {self.name!r}: the prior learns from labels alone")
 
 
 class Step(NamedTuple):
@@ -75,7 +77,8 @@ class Schedule:
         final: learning rate at the end of a stage, relative to the highest.
 
     Raises:
-        DataError: a stage singles out a target, and none is given.
+        DataError: a stage singles out a target, and none is given; or unlabelled cases are learnt from, and a target is given that no stage
+            singles out: the overlay replaced the stages that did.
         DataError: no stage is left.
     """
 
@@ -95,6 +98,8 @@ class Schedule:
         for stage in self.stages:
             if stage.domains != "all" and not target:
                 raise DataError(f"the stage {stage.name!r} needs a target: give --target NAME, one of the domains")
+        if target and self.needs_unlabelled and all(stage.domains == "all" for stage in self.stages):
+            raise DataError("a target is given, but the stages that learn from unlabelled images single out none: not with transfer")
         self.total_steps, self.target, self.warmup, self.final = int(total_steps), target, warmup, final
 
     @property

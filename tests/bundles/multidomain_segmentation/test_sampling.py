@@ -185,6 +185,11 @@ def test_labelled_slices_are_the_same_with_and_without_unlabelled_ones(dataset):
         assert answered.batch(step)[8:12] == plain.batch(step)[4:8]
 
 
+def test_domains_are_those_of_the_labelled_cases():
+    cases = [volume(0), volume(1, labelled=False)]
+    assert SliceDataset(cases, transform=lambda case: case, num_workers=0, progress=False).domains == (0,)
+
+
 def test_processes_share_the_unlabelled_slices(dataset):
     whole = sampler(dataset, schedule=Schedule(ANSWERS[1:], 20), domains=["knee"]).batch(3)
     parts = [
@@ -195,5 +200,5 @@ def test_processes_share_the_unlabelled_slices(dataset):
 
 
 def test_nothing_is_unlabelled(dataset):
-    with pytest.raises(DataError, match="the stage 'a' learns from unlabelled images, but every training case has a label"):
+    with pytest.raises(DataError, match="the stage 'a' learns from unlabelled images, but every training case of .'ankle'. has a label"):
         sampler(dataset, schedule=Schedule(ANSWERS, 20), domains=["ankle"])

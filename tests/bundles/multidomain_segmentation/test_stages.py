@@ -45,6 +45,13 @@ def test_every_stage_has_a_learning_rate_of_its_own():
     assert rates[119] < 0.01
 
 
+def test_unlabelled_cases_for_a_target_that_no_stage_singles_out():
+    stages = [NETWORK, {**NETWORK, "learn_from": "answers"}]
+    with pytest.raises(DataError, match="a target is given, but .*: not with transfer"):
+        Schedule(stages, 10, target="hip")
+    assert Schedule([{**stages[0], "domains": "target"}, stages[1]], 10, target="hip").needs_unlabelled
+
+
 def test_others_and_target():
     schedule = Schedule(TRANSFER, 10, target="hip")
     assert [schedule.domains(stage, NAMES) for stage in schedule.stages] == [("ankle", "knee"), ("hip",)]
