@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.data import CacheDataset
 
-from multidomain_segmentation.stages import Schedule
+from multidomain_segmentation.stages import Schedule, Stage
 from tools.bundle.schedule import StepSampler
 from tools.bundle.steps import name_seed
 from tools.data.checks import DataError
@@ -140,15 +140,15 @@ class BalancedSliceSampler(StepSampler):
                 )
 
     def batch(self, step: int) -> list[SliceDraw]:
-        """The draws of a step: those of its first domain, ``slices_per_domain`` or twice as many, then of its second, and so on."""
-        result = []
-        answers = self.schedule is not None and self.schedule(step).stage.learn_from == "answers"
+        """The draws of a step: those of its first domain, labelled and then unlabelled ones, then of its second, and so on."""
+        result, stage = [], Stage("all") if self.schedule is None else self.schedule(step).stage
+        answers, count = stage.learn_from == "answers", self.count * stage.slices
         for domain in self._active(step):
             # A stream for each name: which other domains are trained beside it changes nothing for a domain.
             random = np.random.default_rng((self.seed, step, name_seed(self.names[domain])))
             for cases in (self.cases[domain], self.unlabelled[domain] or self.cases[domain]) if answers else (self.cases[domain],):
-                draws = [self._draw(cases, random) for _ in range(self.count * self.world_size)]
-                result += draws[self.rank * self.count : (self.rank + 1) * self.count]
+                draws = [self._draw(cases, random) for _ in range(count * self.world_size)]
+                result += draws[self.rank * count : (self.rank + 1) * count]
         return result
 
     def _active(self, step: int) -> list[int]:

@@ -33,6 +33,7 @@ class Stage:
         learning_rate: factor on the optimiser's learning rate. Every stage has a warm-up and a descent of its own.
         learn_from: "labels"; or "answers": each step has as many slices of unlabelled cases besides, and a running average of the network
             answers for their labels.
+        slices: labelled slices a step, as a multiple of the run's ``slices_per_domain``.
 
     Raises:
         DataError: an argument is out of its range; the message names the stage.
@@ -44,6 +45,7 @@ class Stage:
     domains: str = "all"
     learning_rate: float = 1.0
     learn_from: str = "labels"
+    slices: int = 1
 
     def __post_init__(self) -> None:
         if self.share <= 0 or self.learning_rate < 0:
@@ -54,6 +56,8 @@ class Stage:
             raise DataError(f"stage {self.name!r}: domains must be one of {DOMAINS}, not {self.domains!r}")
         if self.learn_from not in SOURCES:
             raise DataError(f"stage {self.name!r}: learn_from must be one of {SOURCES}, not {self.learn_from!r}")
+        if not isinstance(self.slices, int) or self.slices < 1:
+            raise DataError(f"stage {self.name!r}: slices must be a positive whole number, not {self.slices!r}")
         if (self.network, self.learn_from) == ("prior", "answers"):
             raise DataError(f"stage {self.name!r}: the prior learns from labels alone")
 

@@ -179,6 +179,12 @@ def test_unlabelled_slices_come_after_as_many_labelled_ones(dataset):
         assert batch["domain"].bincount().tolist() == [len(expected)] * 3
 
 
+def test_a_stage_of_more_slices(dataset):
+    made = sampler(dataset, schedule=Schedule([{"name": "n"}, {"name": "m", "slices": 3}], 20))
+    assert [len(made.batch(step)) for step in (9, 10)] == [12, 36]
+    assert made.batch(10)[12:24][:4] == sampler(dataset).batch(10)[4:8]
+
+
 def test_labelled_slices_are_the_same_with_and_without_unlabelled_ones(dataset):
     plain, answered = sampler(dataset), sampler(dataset, schedule=Schedule(ANSWERS[1:], 20))
     for step in range(5):

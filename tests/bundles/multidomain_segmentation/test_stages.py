@@ -89,6 +89,8 @@ def test_whether_unlabelled_cases_are_needed(stages, expected):
         {"learning_rate": -1},
         {"learn_from": "experience"},
         {"learn_from": "answers", "network": "prior"},
+        {"slices": 0},
+        {"slices": 1.5},
     ],
 )
 def test_a_stage_out_of_range_is_named(change):
