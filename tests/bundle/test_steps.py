@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tools.bundle.steps import mean_over_processes, optimise, processes, running_average, seeded_generator
+from tools.bundle.steps import mean_over_processes, optimise, processes, seeded_generator
 from tools.data.checks import DataError
 
 
@@ -64,22 +64,3 @@ def test_in_fp16_a_lost_step_is_left_out_until_the_scale_is_gone(network):
     assert scaler.get_scale() == 1.0
     with pytest.raises(DataError, match="step 7: not finite"):
         advance(network, network(lost).sum(), 1.0, scaler=scaler)
-
-
-@pytest.mark.parametrize(("buffers", "expected"), [(False, 3.0), (True, 1.5)])
-def test_a_running_average(buffers, expected):
-    network = nn.BatchNorm1d(1)
-    average = running_average(network, 0.75, buffers)
-    for value in (1.0, 3.0):
-        nn.init.constant_(network.weight, value)
-        network.running_mean.fill_(value)
-        average.update_parameters(network)
-    assert average.module.weight.item() == 1.5  # 0.75 x 1 + 0.25 x 3
-    assert average.module.running_mean.item() == expected
-    assert not average.training
-
-
-@pytest.mark.parametrize("decay", [-0.1, 1.0])
-def test_a_decay_out_of_range(decay):
-    with pytest.raises(DataError, match="teacher_decay must be at least 0 and below 1"):
-        running_average(nn.Linear(1, 1), decay)

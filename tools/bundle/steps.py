@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import distributed, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tools.data.checks import DataError
 
-__all__ = ["mean_over_processes", "name_seed", "optimise", "processes", "running_average", "seeded_generator"]
+__all__ = ["mean_over_processes", "name_seed", "optimise", "processes", "seeded_generator"]
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
@@ -40,22 +39,6 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     values = values.clone()
     distributed.all_reduce(values)
     return values / processes()
-
-
-def running_average(network: nn.Module, decay: float, buffers: bool = False) -> AveragedModel:
-    """A copy of the network that follows it by a running average of its weights, ``update_parameters`` a step; in evaluation mode.
-
-    Args:
-        network: the first update copies its weights.
-        decay: the average's own share of an update; 0 keeps to the network itself.
-        buffers: whether its buffers (running statistics of norms) are averaged too; else they are the network's latest.
-
-    Raises:
-        DataError: ``decay`` is not in [0, 1).
-    """
-    if not 0 <= decay < 1:
-        raise DataError(f"teacher_decay must be at least 0 and below 1, not {decay}")
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=buffers).requires_grad_(False).eval()
 
 
 def optimise(

@@ -15,7 +15,8 @@ from deepatlas.stages import Schedule, Stage
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.bundle.steps import mean_over_processes, optimise, running_average, seeded_generator
+from tools.bundle.steps import mean_over_processes, optimise, seeded_generator
+from tools.bundle.teacher import check_background_weight, most_probable, running_average
 from tools.data.augmentation import Augmentation
 from tools.data.checks import DataError
 from tools.registration.displacement import warp
@@ -48,8 +49,8 @@ class DeepAtlasUpdate:
         hard_answers: whether both networks learn from the teacher's most probable classes instead of its probabilities. Of an uncertain
             voxel soft Dice asks for foreground, and a network that grows surer keeps the volume of the probabilities: with soft
             answers structures swell from turn to turn.
-        background_weight: factor on the background's probability before the most probable class is taken. Soft Dice makes a network
-            call foreground what is half background; from turn to turn even hard answers grow, and a factor above 1 holds them.
+        background_weight: factor on the background's probability before the most probable class is taken, see
+            :func:`tools.bundle.teacher.most_probable`.
 
     Attributes:
         teacher: the average, an ``AveragedModel``.
@@ -80,8 +81,7 @@ class DeepAtlasUpdate:
         background_weight: float = 1.0,
         registration_augmentation: Augmentation | None = None,
     ) -> None:
-        if background_weight <= 0:
-            raise DataError(f"background_weight must be positive, not {background_weight}")
+        check_background_weight(background_weight)
         self.networks = {"segmentation": segmentation, "registration": registration}
         self.optimizers = {"segmentation": segmentation_optimizer, "registration": registration_optimizer}
         self.schedule, self.num_classes = schedule, num_classes
@@ -182,11 +182,10 @@ class DeepAtlasUpdate:
     def answer(self, images: torch.Tensor, hard: bool = False) -> torch.Tensor:
         """The teacher's probabilities (N, C, D, H, W) for images (N, 1, D, H, W); where ``hard`` one for the most probable class."""
         with self.autocast(images.device):
-            answers = self.teacher(images).float().softmax(1)
+            logits = self.teacher(images).float()
         if not hard:
-            return answers
-        answers[:, 0] *= self.background_weight
-        return F.one_hot(answers.argmax(1), self.num_classes).movedim(-1, 1).to(answers)
+            return logits.softmax(1)
+        return F.one_hot(most_probable(logits, self.background_weight), self.num_classes).movedim(-1, 1).float()
 
     def registration_step(
         self, stage: Stage, images: torch.Tensor, augmented: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor

@@ -17,7 +17,8 @@ from multidomain_segmentation.stages import Schedule
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
-from tools.bundle.steps import name_seed, optimise, processes, running_average, seeded_generator
+from tools.bundle.steps import name_seed, optimise, processes, seeded_generator
+from tools.bundle.teacher import check_background_weight, most_probable, running_average
 from tools.data.augmentation import Augmentation
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
@@ -49,13 +50,15 @@ class MultiDomainUpdate:
         finetune: whether the networks come trained.
         teacher_decay: decay a step of the running average of the network's weights and norms' statistics, the teacher, whose most probable
             classes stand in for missing labels (Tarvainen & Valpola, NeurIPS 2017).
+        background_weight: factor on the background's probability there, see :func:`tools.bundle.teacher.most_probable`.
 
     Attributes:
         teacher: the average, an ``AveragedModel``; None where no stage learns from answers.
 
     Raises:
         DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either; the first stage of a
-            network that does not come trained learns from answers; or ``teacher_decay`` is not in [0, 1).
+            network that does not come trained learns from answers; or ``teacher_decay`` is not in [0, 1), or
+            ``background_weight`` not positive.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class MultiDomainUpdate:
         new_domains: Sequence[str] = (),
         finetune: bool | str = False,
         teacher_decay: float = 0.99,
+        background_weight: float = 1.0,
     ) -> None:
+        check_background_weight(background_weight)
         if loss.prior_weight and not to_bool(finetune) and schedule.begin("prior") >= schedule.begin("network"):
             raise DataError("prior_weight needs a stage that trains the prior before the network; or give --prior_weight 0")
         first = next((stage for stage in schedule.stages if stage.network == "network"), None)
@@ -86,6 +91,7 @@ class MultiDomainUpdate:
         self.networks = {"network": network, "prior": prior}
         self.optimizers = {"network": optimizer, "prior": prior_optimizer}
         self.schedule, self.plan, self.loss, self.augmentation = schedule, plan, loss, augmentation
+        self.background_weight = background_weight
         self.seed, self.max_norm, self.rank, self.new_domains = int(seed), max_norm, rank, tuple(new_domains)
         device = next(network.parameters()).device
         self.dtype = autocast_dtype(precision, device)
@@ -161,7 +167,7 @@ class MultiDomainUpdate:
     def answer(self, images: torch.Tensor, domain: str) -> torch.Tensor:
         """The teacher's most probable classes (n, H, W) for slices (n, 1, H, W) of one domain."""
         with autocast(self.dtype, images.device):
-            return self.teacher.module.predict(images, domain).argmax(1)
+            return most_probable(self.teacher.module.predict(images, domain), self.background_weight)
 
     def _freeze(self) -> None:
         network = plain(self.networks["network"]).requires_grad_(False)
