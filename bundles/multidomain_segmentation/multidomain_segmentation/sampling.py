@@ -117,7 +117,7 @@ class BalancedSliceSampler(StepSampler):
         self.count, self.seed = slices_per_domain, seed
         self.foreground_share, self.patch_size = foreground_share, tuple(plan.patch_size)
         self.rank, self.world_size = rank, world_size
-        self.schedule, self.names = schedule, plan.names
+        self.schedule, self.names = schedule or Schedule([Stage("all")]), plan.names
         self.active = sorted({plan.index(name) for name in plan.names if domains is None} | {plan.index(name) for name in domains or ()})
         self.cases: dict[int, list[int]] = {index: [] for index in self.active}
         self.unlabelled: dict[int, list[int]] = {index: [] for index in self.active}
@@ -132,8 +132,8 @@ class BalancedSliceSampler(StepSampler):
         for index in self.active:
             if not self.cases[index]:
                 raise DataError(f"the domain {plan.names[index]!r} has no labelled training case")
-        for stage in [] if schedule is None else schedule.stages:
-            learning = schedule.domains(stage, [plan.names[index] for index in self.active])
+        for stage in self.schedule.stages:
+            learning = self.schedule.domains(stage, [plan.names[index] for index in self.active])
             if stage.learn_from == "answers" and not any(self.unlabelled[plan.index(name)] for name in learning):
                 raise DataError(
                     f"the stage {stage.name!r} learns from unlabelled images, but every training case of {list(learning)} has a label"
@@ -141,7 +141,7 @@ class BalancedSliceSampler(StepSampler):
 
     def batch(self, step: int) -> list[SliceDraw]:
         """The draws of a step: those of its first domain, labelled and then unlabelled ones, then of its second, and so on."""
-        result, stage = [], Stage("all") if self.schedule is None else self.schedule(step).stage
+        result, stage = [], self.schedule(step).stage
         answers, count = stage.learn_from == "answers", self.count * stage.slices
         for domain in self._active(step):
             # A stream for each name: which other domains are trained beside it changes nothing for a domain.
@@ -152,10 +152,8 @@ class BalancedSliceSampler(StepSampler):
         return result
 
     def _active(self, step: int) -> list[int]:
-        active = self.active
-        if self.schedule is not None:
-            names = self.schedule.domains(self.schedule(step).stage, [self.names[index] for index in self.active])
-            active = [index for index in self.active if self.names[index] in names]
+        names = self.schedule.domains(self.schedule(step).stage, [self.names[index] for index in self.active])
+        active = [index for index in self.active if self.names[index] in names]
         if self.domains_per_step is None or self.domains_per_step >= len(active):
             return active
         begin = step * self.domains_per_step

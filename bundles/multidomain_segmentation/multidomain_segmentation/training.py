@@ -143,16 +143,18 @@ class MultiDomainUpdate:
             images: whether intensities are augmented too.
         """
         image, label, domains = (torch.as_tensor(batch[key]) for key in ("image", "label", "domain"))
-        chosen = {index: (domains == index).nonzero()[:, 0].to(device) for index in domains.unique().tolist()}
+        # Looked up before anything is on a GPU, which would have to be waited for.
+        chosen = {}
+        for index in domains.unique().tolist():
+            rows = (domains == index).nonzero()[:, 0]
+            chosen[index] = rows.to(device), (label[rows, 0, 0] == UNLABELLED).nonzero()[:, 0].to(device)
         image, label, domains = (tensor.to(device) for tensor in (image, label, domains))
         image, labels = image.float(), {}
-        for index, rows in chosen.items():
+        for index, (rows, missing) in chosen.items():
             name = self.plan.names[index]
             part, target = image[rows], label[rows]
-            if self.teacher is not None:
-                missing = target[:, 0, 0] == UNLABELLED
-                if missing.any():
-                    target[missing] = self.answer(part[missing], name)
+            if len(missing):
+                target[missing] = self.answer(part[missing], name)
             one_hot = F.one_hot(target, self.plan.domains[name].num_classes).movedim(-1, 1).float()
             if self.augmentation is not None:
                 # Seeded by the domain's name: which others are trained beside it changes nothing for it.

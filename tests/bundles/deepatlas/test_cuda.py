@@ -12,6 +12,7 @@ from deepatlas.networks import registration_network, segmentation_network
 from deepatlas.stages import Schedule
 from deepatlas.training import DeepAtlasUpdate
 from tools.data.augmentation import Augmentation
+from tools.data.checks import DataError
 
 pytestmark = pytest.mark.cuda
 
@@ -57,6 +58,7 @@ def test_training_in_float32(expected):
 
 def test_training_in_bf16(expected, request):
     stage, values = expected
-    if "registration" in stage:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the gradient is not finite: seen on an H200, torch 2.11.0"))
+    if stage.get("registration_from") == "labels":
+        reason = "the gradient is not finite: seen in a training on hippocampi, on an H200, torch 2.11.0"
+        request.applymarker(pytest.mark.xfail(raises=DataError, strict=True, reason=reason))
     assert losses("cuda", "bf16", stage) == pytest.approx(values, rel=0.1)  # in bf16 the processor's own differ by 0.05
