@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tools.bundle.precision import autocast_dtype
+from tools.bundle.precision import autocast_dtype, volume_training_dtype
 
 CPU = torch.device("cpu")
 
@@ -28,6 +28,27 @@ def test_auto_follows_the_hardware(supported, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert autocast_dtype("auto", CPU) is expected
     assert autocast_dtype("auto", torch.device("cuda")) is expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected", "tf32"),
+    [
+        ("auto", "cuda", None, False),
+        ("float32", "cuda:1", None, False),
+        ("bf16", "cuda", torch.bfloat16, True),
+        ("bf16", "cpu", torch.bfloat16, True),
+        ("float32", "cpu", None, True),
+    ],
+)
+def test_volumes_are_trained_on_a_gpu_without_tf32(precision, device, expected, tf32, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert volume_training_dtype(precision, torch.device(device)) is expected
+    assert torch.backends.cudnn.allow_tf32 is tf32
+
+
+def test_volumes_are_trained_on_a_processor_as_it_computes(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert volume_training_dtype("auto", CPU) is torch.bfloat16
 
 
 def test_unknown():

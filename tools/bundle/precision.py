@@ -8,7 +8,7 @@ import torch
 
 from tools.data.checks import DataError
 
-__all__ = ["autocast", "autocast_dtype"]
+__all__ = ["autocast", "autocast_dtype", "volume_training_dtype"]
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,6 +32,25 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "fp16" and device.type == "cpu":
         raise DataError("precision 'fp16' needs a GPU; on a CPU use 'bf16' or 'float32'")
     return PRECISIONS[precision]
+
+
+def volume_training_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """:func:`autocast_dtype` for training a network of volumes: on a GPU "auto" is float32, and float32 computes without TF32.
+
+    cuDNN answers right in bf16 and TF32, but its gradients of 3D convolutions can be wrong on Hopper GPUs, silently: their norm off by
+    half (https://github.com/pytorch/pytorch/issues/150700; pull request 167024), or not finite, as those of F_R on an H200.
+    For float32 on a GPU, TF32 is switched off in the whole process.
+
+    Args:
+        precision, device: as there.
+
+    Raises:
+        DataError: as there.
+    """
+    dtype = None if (precision, device.type) == ("auto", "cuda") else autocast_dtype(precision, device)
+    if dtype is None and device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    return dtype
 
 
 def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager:

@@ -14,7 +14,7 @@ from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from deepatlas.stages import Schedule, Stage
 from tools.bundle.checkpoint import plain
 from tools.bundle.overrides import to_bool
-from tools.bundle.precision import autocast, autocast_dtype
+from tools.bundle.precision import autocast, volume_training_dtype
 from tools.bundle.steps import mean_over_processes, optimise, seeded_generator
 from tools.bundle.teacher import check_background_weight, most_probable, running_average
 from tools.data.augmentation import Augmentation
@@ -40,7 +40,7 @@ class DeepAtlasUpdate:
         augmentation: None switches it off.
         registration_augmentation: of the steps of F_R, whose images stay as bright as they are; None: as ``augmentation``.
         seed: with the step's number the only source of randomness.
-        precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.autocast_dtype`).
+        precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.volume_training_dtype`).
         max_norm: gradients are clipped to this norm.
         rank: number of this process.
         finetune: whether both networks come trained; no stage then replaces the registration's features by the segmentation's.
@@ -94,7 +94,7 @@ class DeepAtlasUpdate:
         if any(stage.share_features for stage in schedule.stages) and not self.finetune:
             self._check_features()
         device = next(segmentation.parameters()).device
-        self.dtype = autocast_dtype(precision, device)
+        self.dtype = volume_training_dtype(precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()}
 

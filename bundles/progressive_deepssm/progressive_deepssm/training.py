@@ -11,7 +11,7 @@ from torch import nn
 from progressive_deepssm.losses import ShapeLoss
 from progressive_deepssm.stages import Schedule
 from tools.bundle.checkpoint import plain
-from tools.bundle.precision import autocast, autocast_dtype
+from tools.bundle.precision import autocast, volume_training_dtype
 from tools.bundle.steps import optimise, seeded_generator
 from tools.data.augmentation import Augmentation
 from tools.data.plan import Plan
@@ -30,7 +30,7 @@ class ShapeUpdate:
         plan: the plan.
         augmentation: None switches it off.
         seed: with the step's number the only source of randomness.
-        precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.autocast_dtype`).
+        precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.volume_training_dtype`).
         max_norm: gradients are clipped to this norm.
         rank: number of this process.
     """
@@ -51,7 +51,7 @@ class ShapeUpdate:
         self.network, self.optimizer, self.schedule, self.loss, self.plan = network, optimizer, schedule, loss, plan
         self.augmentation, self.seed, self.max_norm, self.rank = augmentation, int(seed), max_norm, rank
         device = next(network.parameters()).device
-        self.dtype = autocast_dtype(precision, device)
+        self.dtype = volume_training_dtype(precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
 

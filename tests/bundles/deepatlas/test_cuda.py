@@ -58,7 +58,8 @@ def test_training_in_float32(expected):
 
 def test_training_in_bf16(expected, request):
     stage, values = expected
-    if stage.get("registration_from") == "labels":
-        reason = "the gradient is not finite: seen in a training on hippocampi, on an H200, torch 2.11.0"
-        request.applymarker(pytest.mark.xfail(raises=DataError, strict=True, reason=reason))
+    if "registration" in stage and stage["registration_from"] == "labels":
+        # see tools.bundle.precision.volume_training_dtype
+        reason = "gradients of 3D convolutions are wrong or not finite, as seen on an H200 with torch 2.11.0"
+        request.applymarker(pytest.mark.xfail(raises=(AssertionError, DataError), strict=True, reason=reason))
     assert losses("cuda", "bf16", stage) == pytest.approx(values, rel=0.1)  # in bf16 the processor's own differ by 0.05

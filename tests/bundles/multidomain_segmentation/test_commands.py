@@ -62,7 +62,7 @@ def test_a_misspelled_override_names_the_nearest_key(train, tmp_path, key, neare
         ([], {"skips": "long"}, "skips must be 'plain' or 'attention', not 'long'"),
         (["experiments/unlabelled"], {}, "learns from unlabelled images, but every training case of ['disc', 'square'] has a label"),
         (["experiments/individual"], {}, "one network for one domain: give --domains NAME, one of ['disc', 'square']"),
-        (["experiments/transfer", "experiments/unlabelled"], {"target": "disc", "label_limit": 1}, "not with transfer"),
+        (["experiments/transfer", "experiments/unlabelled"], {"target": "disc", "label_limit": 1}, "over transfer lay unlabelled_transfer"),
         (["experiments/transfer"], {}, "needs a target: give --target NAME"),
         (["experiments/transfer"], {"target": "disk"}, "--target disk: no such domain"),
         (["experiments/transfer"], {"target": "disc", "domains": "disc"}, "needs other domains than 'disc'"),
@@ -115,6 +115,7 @@ def test_one_domain_alone(train, tmp_path):
     assert not (tmp_path / "out" / "anatomical_prior.pt").exists()
 
 
-def test_transfer_makes_a_model_of_its_target(train, tmp_path):
-    train(tmp_path / "out", "experiments/transfer", **{**QUICK, "epoch_length": 4}, target="disc")
+@pytest.mark.parametrize("overlays", [(), ("experiments/unlabelled_transfer",)])
+def test_transfer_makes_a_model_of_its_target(train, tmp_path, overlays):
+    train(tmp_path / "out", "experiments/transfer", *overlays, **{**QUICK, "epoch_length": 4, "label_limit": 1}, target="disc")
     assert list(json.loads((tmp_path / "out" / "domains.json").read_text())["domains"]) == ["disc"]

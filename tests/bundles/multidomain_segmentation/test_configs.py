@@ -20,7 +20,8 @@ BUNDLE = BundleRuns("multidomain_segmentation")
 CONFIGS = BUNDLE.root / "configs"
 files, workflow = BUNDLE.files, BUNDLE.workflow
 OVERLAYS = BUNDLE.overlays
-CHOICES = {"individual": {"domains": "disc"}, "transfer": {"target": "disc"}}
+CHOICES = {"individual": {"domains": "disc"}, "transfer": {"target": "disc"}, "unlabelled_transfer": {"target": "disc"}}
+BELOW = {"unlabelled_transfer": ["experiments/transfer"]}
 SMALL = {"channels": [4, 8], "embedding": 4, "prior_channels": [4, 4], "device": "cpu"}
 LABELS = {  # of the phantoms and the hippocampus
     "ankle": {0: "background", 1: "tibia", 2: "fibula", 3: "talus"},
@@ -44,7 +45,7 @@ def random_model(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("overlay", [None, *(name for name in OVERLAYS if name != "add_domain")])
 def test_training_builds(overlay, domains, tmp_path):
-    names = ["train"] + ([f"experiments/{overlay}"] if overlay else [])
+    names = ["train", *BELOW.get(overlay, []), *([f"experiments/{overlay}"] if overlay else [])]
     check_overrides(files(*names), {})
     changes = {"label_limit": 2, "holdout": 0, "folds": 2, **SMALL, **CHOICES.get(overlay, {})}
     made = workflow(*names, kind="train", dataset_dir=str(domains), output_dir=str(tmp_path), **changes)

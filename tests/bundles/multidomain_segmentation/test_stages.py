@@ -47,7 +47,7 @@ def test_every_stage_has_a_learning_rate_of_its_own():
 
 def test_unlabelled_cases_for_a_target_that_no_stage_singles_out():
     stages = [NETWORK, {**NETWORK, "learn_from": "answers"}]
-    with pytest.raises(DataError, match="a target is given, but .*: not with transfer"):
+    with pytest.raises(DataError, match="a target is given, but no stage .*: over transfer lay unlabelled_transfer"):
         Schedule(stages, 10, target="hip")
     assert Schedule([{**stages[0], "domains": "target"}, stages[1]], 10, target="hip").needs_unlabelled
 
