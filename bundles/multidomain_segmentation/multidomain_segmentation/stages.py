@@ -103,7 +103,7 @@ class Schedule:
             if stage.domains != "all" and not target:
                 raise DataError(f"the stage {stage.name!r} needs a target: give --target NAME, one of the domains")
         if target and self.needs_unlabelled and all(stage.domains == "all" for stage in self.stages):
-            raise DataError("a target is given, but no stage that learns from it alone: over transfer lay unlabelled_transfer, not unlabelled")
+            raise DataError("a target is given, but no stage learns from it alone: over transfer lay unlabelled_transfer")
         self.total_steps, self.target, self.warmup, self.final = int(total_steps), target, warmup, final
 
     @property
