@@ -76,7 +76,7 @@ def test_scarce_is_the_default_and_has_all_schemes():
     names = selected_runs(definition, None)
     schemes = [name.split("_")[0] for name in names]
     joint = dict.fromkeys(("shared", "dsl", "dsbn", "contrastive", "prior", "full"), 5)
-    expected = {"individual": 20, "narrow": 20, "transfer": 20, "unlabelled": 25, "labelled": 25, **joint}
+    expected = {"individual": 20, "narrow": 20, "transfer": 20, "unlabelled": 45, "labelled": 25, **joint}
     assert {scheme: schemes.count(scheme) for scheme in schemes} == expected
     assert len([run for run in definition.runs.values() if run.optional]) == 2 * (20 + 5 + 5)
     assert len(selected_runs(definition, definition.quick_runs)) == 4
