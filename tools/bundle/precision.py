@@ -39,7 +39,7 @@ def volume_training_dtype(precision: str, device: torch.device) -> torch.dtype |
 
     cuDNN answers right in bf16 and TF32, but its gradients of 3D convolutions can be wrong on Hopper GPUs, silently: their norm off by
     half (https://github.com/pytorch/pytorch/issues/150700; pull request 167024), or not finite, as those of F_R on an H200.
-    For float32 on a GPU, TF32 is switched off in the whole process.
+    For float32 on a GPU, cuDNN's TF32 is switched off, in the whole process and for good; "bf16" and "fp16" are taken at their word.
 
     Args:
         precision, device: as there.
@@ -54,5 +54,5 @@ def volume_training_dtype(precision: str, device: torch.device) -> torch.dtype |
 
 
 def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager:
-    """Context of mixed precision in the type that :func:`autocast_dtype` chose; None changes nothing."""
+    """Context of mixed precision in a type that one of the functions above chose; None changes nothing."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -27,8 +27,8 @@ __all__ = ["DeepAtlasUpdate"]
 class DeepAtlasUpdate:
     """Trains the network whose turn it is, with the other one frozen.
 
-    A batch holds N pairs: cases 0..N-1 are fixed (I_t), N..2N-1 moving (I_m). Geometry is augmented first and for both
-    networks alike; the segmentation network learns from images with changed intensities as well.
+    A batch holds N pairs: cases 0..N-1 are fixed (I_t), N..2N-1 moving (I_m). Geometry is augmented first, in steps
+    of F_R by an augmentation of its own where one is given; the segmentation network learns from images with changed intensities as well.
 
     Args:
         segmentation: F_S, image (B, 1, D, H, W) to logits (B, C, D, H, W).

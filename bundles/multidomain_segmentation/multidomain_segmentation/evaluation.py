@@ -77,7 +77,7 @@ def evaluate(
         precision: "auto", "float32", "bf16" or "fp16".
         domains: domains to evaluate; by default all of the data.
         evaluate_on: see :func:`tools.data.splits.evaluation_cases`. Where ``label_limit`` hides most labels, the "unlabelled" cases are
-            many more than those held out, and the network has seen none of them.
+            many more than those held out; the network has seen none of their labels, their images where it learns from answers.
         spacing_unit: "mm", distances by the spacing in the headers, or "voxel", where that is relative and says nothing.
         find_domains: whether to note in ``auto_domain``, ``auto_distance``, ``auto_threshold`` and ``auto_confidence`` what each image
             would have been taken for, and in ``auto_answer`` that domain, or "refused" where it is too far even from it.

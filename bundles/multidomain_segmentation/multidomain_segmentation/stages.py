@@ -32,8 +32,8 @@ class Stage:
         domains: what it learns from: "all" domains of the run, the "target" alone, or the "others" without it.
         learning_rate: factor on the optimiser's learning rate. Every stage has a warm-up and a descent of its own.
         learn_from: "labels"; or "answers": each step has as many slices of unlabelled cases besides, and a running average of the network
-            answers for their labels.
-        slices: labelled slices a step, as a multiple of the run's ``slices_per_domain``.
+            answers for their labels; a domain without such cases gets labelled ones.
+        slices: slices a step, of either kind, as a multiple of the run's ``slices_per_domain``.
 
     Raises:
         DataError: an argument is out of its range; the message names the stage.
