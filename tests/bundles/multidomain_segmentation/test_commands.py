@@ -115,7 +115,7 @@ def test_one_domain_alone(train, tmp_path):
     assert not (tmp_path / "out" / "anatomical_prior.pt").exists()
 
 
-@pytest.mark.parametrize("overlays", [(), ("experiments/unlabelled_transfer",)])
-def test_transfer_makes_a_model_of_its_target(train, tmp_path, overlays):
-    train(tmp_path / "out", "experiments/transfer", *overlays, **{**QUICK, "epoch_length": 4, "label_limit": 1}, target="disc")
+@pytest.mark.parametrize(("overlays", "options"), [((), {}), (("experiments/unlabelled_transfer",), {"label_limit": 1})])
+def test_transfer_makes_a_model_of_its_target(train, tmp_path, overlays, options):
+    train(tmp_path / "out", "experiments/transfer", *overlays, **{**QUICK, "epoch_length": 4, **options}, target="disc")
     assert list(json.loads((tmp_path / "out" / "domains.json").read_text())["domains"]) == ["disc"]
