@@ -48,7 +48,7 @@ DEFINITION = {
         "Dice": {"row": "joint", "metric": "dice", "at_least": 0.7},
         "seconds": {"row": "joint", "metric": "seconds", "below": 2},
         "gain": {"comparison": "gain", "at_least": 0.5},
-        "p": {"comparison": "gain", "statistic": "p_value", "below": 0.2},
+        "p": {"comparison": "gain", "statistic": "p_value", "sign": "positive", "below": 0.2},
         "relative": {"comparison": "gain", "statistic": "relative_difference", "at_least": 0.31},
     },
 }
@@ -399,6 +399,15 @@ def test_judge_waits_for_all_runs() -> None:
     rows = {"r": {"complete": False, "metrics": {"dice": {"mean": 0.9}}}}
     assert judge(Requirement("at_least", 0.5, row="r", metric="dice"), rows, {})["reached"] is None
     assert judge(Requirement("at_least", 0.5, comparison="c"), rows, {})["reached"] is None
+
+
+@pytest.mark.parametrize(
+    ("sign", "difference", "p_value", "reached"),
+    [("positive", 0.02, 0.001, True), ("positive", -0.02, 0.001, False), ("negative", -0.02, 0.001, True), ("positive", 0.02, 0.2, False)],
+)
+def test_a_difference_of_the_wrong_sign_is_not_reached(sign, difference, p_value, reached):
+    requirement = Requirement("below", 0.01, comparison="c", statistic="p_value", sign=sign)
+    assert judge(requirement, {}, {"c": {"mean_difference": difference, "p_value": p_value}})["reached"] is reached
 
 
 @pytest.mark.parametrize(

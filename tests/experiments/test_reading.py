@@ -110,6 +110,17 @@ def test_evaluations_of_some_repetitions(read):
         ("requirements", {"q": {"confusion": "fuond", "at_least": 1}}, "unknown confusion 'fuond'; did you mean 'found'"),
         ("requirements", {"q": {"confusion": "found", "row": "joint", "at_least": 1}}, "is on a row and on a confusion"),
         ("requirements", {"q": {"confusion": "found", "metric": "dice", "at_least": 1}}, "needs a row and a metric"),
+        (
+            "requirements",
+            {"q": {"comparison": "knee", "statistic": "p_value", "below": 0.01}},
+            "needs a 'sign' if its statistic is 'p_value'",
+        ),
+        ("requirements", {"q": {"comparison": "knee", "sign": "positive", "above": 0}}, "needs a 'sign' if"),
+        (
+            "requirements",
+            {"q": {"comparison": "knee", "statistic": "p_value", "sign": "positiv", "below": 0.01}},
+            "unknown sign 'positiv'; did you mean 'positive'",
+        ),
     ],
 )
 def test_a_faulty_definition_is_refused(read, part, value, message):

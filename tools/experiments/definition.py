@@ -53,8 +53,9 @@ Keys of the file (those with a * must be there):
     ``{"embeddings": {"silhouette": {scale: number}, "projected": {scale: number}}}``, the second where there is such.
 ``requirements``
     ``{text: {...}}``: either ``row`` and ``metric``, on the mean over cases, or ``comparison`` with ``statistic`` ("mean_difference" by
-    default, "relative_difference", which is that over the mean of b, or "p_value"), or ``confusion``, on the share that is right; and one
-    of the limits ``at_least``, ``at_most``, ``above``, ``below``.
+    default, "relative_difference", which is that over the mean of b, or "p_value", which wants a ``sign`` as well: "positive" where a is
+    to be above b, "negative" where below), or ``confusion``, on the share that is right; and one of the limits ``at_least``, ``at_most``,
+    ``above``, ``below``.
 
 Keys that begin with an underscore are remarks.
 """
@@ -131,7 +132,10 @@ class Projection:
 
 @dataclass(frozen=True)
 class Requirement:
-    """A limit on the mean of a row's metric, on a statistic of a comparison, or on the share of right answers of a confusion."""
+    """A limit on the mean of a row's metric, on a statistic of a comparison, or on the share of right answers of a confusion.
+
+    ``sign``: which the mean difference must have besides, "positive" or "negative"; a p-value alone says nothing of it.
+    """
 
     limit: str
     value: float
@@ -140,11 +144,13 @@ class Requirement:
     comparison: str | None = None
     statistic: str = "mean_difference"
     confusion: str | None = None
+    sign: str | None = None
 
-    def reached(self, number: float) -> bool:
-        """Whether a number keeps to the limit."""
-        signs = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt}
-        return signs[self.limit](number, self.value)
+    def reached(self, number: float, difference: float | None = None) -> bool:
+        """Whether a number keeps to the limit, and the mean difference to the sign."""
+        limits = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt}
+        signs = {None: True, "positive": difference is not None and difference > 0, "negative": difference is not None and difference < 0}
+        return limits[self.limit](number, self.value) and signs[self.sign]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ __all__ = ["find_definition", "read_definition"]
 
 LIMITS = ("at_least", "at_most", "above", "below")
 STATISTICS = ("mean_difference", "relative_difference", "p_value")
+SIGNS = ("positive", "negative")
 RESERVED = ("dataset_dir", "output_dir", "model_dir", "resume", "finetune")
 
 
@@ -270,7 +271,7 @@ class _Reader:
         confusions: Mapping[str, Confusion],
     ) -> Requirement:
         where = f"requirement {name!r}"
-        kinds = dict.fromkeys(("row", "metric", "comparison", "statistic", "confusion"), str) | dict.fromkeys(LIMITS, (int, float))
+        kinds = dict.fromkeys(("row", "metric", "comparison", "statistic", "confusion", "sign"), str) | dict.fromkeys(LIMITS, (int, float))
         value = self.table(where, value, kinds)
         limits = [key for key in LIMITS if key in value]
         if len(limits) != 1:
@@ -280,10 +281,14 @@ class _Reader:
             raise DataError(f"{self.path}: {where} is on a {' and on a '.join(subjects)}; choose one")
         if subjects == ["comparison"] and "metric" not in value:
             self.known(where, "comparison", value["comparison"], comparisons)
-            self.known(where, "statistic", value.get("statistic", STATISTICS[0]), STATISTICS)
-        elif subjects == ["row"] and "metric" in value and "statistic" not in value:
+            of_p_value = self.known(where, "statistic", value.get("statistic", STATISTICS[0]), STATISTICS) == "p_value"
+            if of_p_value != ("sign" in value):
+                raise DataError(f"{self.path}: {where} needs a 'sign' if its statistic is 'p_value', and only then")
+            if of_p_value:
+                self.known(where, "sign", value["sign"], SIGNS)
+        elif subjects == ["row"] and "metric" in value and not {"statistic", "sign"} & set(value):
             self.known(where, "metric", value["metric"], rows[self.known(where, "row", value["row"], rows)].metrics)
-        elif subjects == ["confusion"] and not {"metric", "statistic"} & set(value):
+        elif subjects == ["confusion"] and not {"metric", "statistic", "sign"} & set(value):
             self.known(where, "confusion", value["confusion"], confusions)
         else:
             raise DataError(f"{self.path}: {where} needs a row and a metric, or a comparison and perhaps a statistic, or a confusion")

@@ -117,9 +117,10 @@ def judge(
         comparisons: name to a result of :func:`compare`, for those that could be made.
         confusions: name to a result of :func:`tools.experiments.confusion.confuse`, likewise.
     """
-    value = None
+    value = difference = None
     if requirement.comparison is not None:
-        value = comparisons.get(requirement.comparison, {}).get(requirement.statistic)
+        compared = comparisons.get(requirement.comparison, {})
+        value, difference = compared.get(requirement.statistic), compared.get("mean_difference")
     elif requirement.confusion is not None:
         value = (confusions or {}).get(requirement.confusion, {}).get("right")
     elif rows[requirement.row]["complete"]:
@@ -128,7 +129,7 @@ def judge(
         "limit": requirement.limit,
         "required": requirement.value,
         "value": value,
-        "reached": None if value is None else requirement.reached(value),
+        "reached": None if value is None else requirement.reached(value, difference),
     }
 
 
