@@ -46,6 +46,15 @@ def test_volumes_are_trained_on_a_gpu_without_tf32(precision, device, expected, 
     assert torch.backends.cudnn.allow_tf32 is tf32
 
 
+@pytest.mark.parametrize(
+    ("precision", "device", "warnings"), [("bf16", "cuda", 1), ("fp16", "cuda", 1), ("auto", "cuda", 0), ("bf16", "cpu", 0)]
+)
+def test_half_precision_of_volumes_on_a_gpu_is_warned_of(precision, device, warnings, monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    volume_training_dtype(precision, torch.device(device))
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [f"--precision {precision}"] * warnings
+
+
 def test_volumes_are_trained_on_a_processor_as_it_computes(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert volume_training_dtype("auto", CPU) is torch.bfloat16

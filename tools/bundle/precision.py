@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from tools.data.checks import DataError
 
 __all__ = ["autocast", "autocast_dtype", "volume_training_dtype"]
+
+logger = logging.getLogger("training")
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,7 +42,8 @@ def volume_training_dtype(precision: str, device: torch.device) -> torch.dtype |
 
     cuDNN answers right in bf16 and TF32, but its gradients of 3D convolutions can be wrong on Hopper GPUs, silently: their norm off by
     half (https://github.com/pytorch/pytorch/issues/150700; pull request 167024), or not finite, as those of F_R on an H200.
-    For float32 on a GPU, cuDNN's TF32 is switched off, in the whole process and for good; "bf16" and "fp16" are taken at their word.
+    For float32 on a GPU, cuDNN's TF32 is switched off, in the whole process and for good. "bf16" and "fp16" are
+    taken at their word, and warned of.
 
     Args:
         precision, device: as there.
@@ -50,6 +54,8 @@ def volume_training_dtype(precision: str, device: torch.device) -> torch.dtype |
     dtype = None if (precision, device.type) == ("auto", "cuda") else autocast_dtype(precision, device)
     if dtype is None and device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
+    elif device.type == "cuda":
+        logger.warning(f"--precision {precision}: cuDNN's gradients of 3D convolutions can be wrong in it on a GPU; auto is float32")
     return dtype
 
 
