@@ -113,6 +113,7 @@ class MultiDomainSegmentation(nn.Module):
         self.head = head(decoder_channels[-1], domains, self.selector)
         # finest first
         self.coarse_heads = nn.ModuleList(head(size, domains, self.selector) for size in coarser[-2::-1] if deep_supervision)
+        self.to(memory_format=torch.channels_last)  # a step of four domains takes three quarters of the time on a CPU
 
     def forward(self, images: torch.Tensor, domains: str | Sequence[str] | torch.Tensor) -> MultiDomainOutput:
         """Slices (B, 1, H, W) of any size, and the domain of all (a name) or of each (names, or a LongTensor (B,)).
@@ -153,7 +154,8 @@ class MultiDomainSegmentation(nn.Module):
 
     def _encode(self, images: torch.Tensor) -> list[torch.Tensor]:
         rest = [-n % self.encoder.strides[-1] for n in images.shape[2:]]
-        return self.encoder(F.pad(images, (0, rest[1], 0, rest[0]), mode="replicate") if any(rest) else images)
+        images = F.pad(images, (0, rest[1], 0, rest[0]), mode="replicate") if any(rest) else images
+        return self.encoder(images.contiguous(memory_format=torch.channels_last))
 
     def _decode(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """The encoder's coarsest features, and what each block of the decoder makes of them."""
