@@ -90,7 +90,7 @@ def test_demo_runs_the_steps_and_draws_the_held_out_cases(
 ) -> None:
     runs = FakeRuns()
     monkeypatch.setattr(subprocess, "run", runs)
-    monkeypatch.setattr("tools.pictures.DPI", 40)
+    monkeypatch.setattr("tools.pictures.style.DPI", 40)
     demo(data=str(data), out=str(tmp_path / "out"))
     assert [p.name for p in sorted((tmp_path / "out" / "pictures").iterdir())] == [
         "registration_c_to_d.png",

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
-from tools.pictures import BACKGROUND, DPI, FAINT, PALETTE, PANEL, TEXT, save_figure
+from tools.pictures.style import FAINT, PALETTE, PANEL, TEXT, new_figure, save_figure
 from tools.shape.pictures import draw_surface
 from tools.shape.surfaces import Surface
 
@@ -56,7 +55,7 @@ def surfaces_picture(path: str | os.PathLike, cases: Mapping[str, ScoredSurface]
         cases: title to surface, one column each.
     """
     limit = max(float(np.percentile(case.distances, 99)) for case in cases.values()) or 1.0
-    figure = Figure(figsize=(3.6 * len(cases) + 0.9, 4.6), dpi=DPI, facecolor=BACKGROUND, layout="constrained")
+    figure = new_figure(3.6 * len(cases) + 0.9, 4.6, layout="constrained")
     axes = figure.subplots(2, len(cases), squeeze=False)
     # long axis of the first case to the right, its thin axis towards the eye
     view = np.linalg.eigh(np.cov(next(iter(cases.values())).surface.vertices.T))[1].T[::-1]
@@ -82,7 +81,7 @@ def errors_picture(path: str | os.PathLike, errors: Mapping[str, Sequence[float]
         errors: name of the group to its values.
         label: of the axis of values.
     """
-    figure = Figure(figsize=(1.6 + 1.2 * len(errors), 3.6), dpi=DPI, facecolor=BACKGROUND, layout="constrained")
+    figure = new_figure(1.6 + 1.2 * len(errors), 3.6, layout="constrained")
     axis = figure.subplots()
     axis.set_facecolor(PANEL)
     boxes = axis.boxplot(

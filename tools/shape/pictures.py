@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
-from tools.pictures import BACKGROUND, DPI, FAINT, PALETTE, PANEL, TEXT, save_figure
+from tools.pictures.style import FAINT, PALETTE, PANEL, TEXT, new_figure, save_figure
 from tools.shape.distance import warp_weights
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.surfaces import Surface, vertex_normals
@@ -81,7 +80,7 @@ def modes_picture(
     everything = np.concatenate(list(shapes.values())) @ view.T
     low, high = everything.min(0), everything.max(0)
     width, height = (high - low)[:2] * 1.05
-    figure = Figure(figsize=(10.5, 1.0 + count * 3.2 * max(height / width, 0.3)), dpi=DPI, facecolor=BACKGROUND, layout="constrained")
+    figure = new_figure(10.5, 1.0 + count * 3.2 * max(height / width, 0.3), layout="constrained")
     axes = figure.subplots(count, 3, squeeze=False)
     for (row, side), shape in shapes.items():
         axis = axes[row, side]
@@ -111,7 +110,7 @@ def statistics_picture(path: str | os.PathLike, curves: Mapping[str, Mapping[str
     }
     if any("surface" in tables for tables in curves.values()):
         panels["surface"] = ("error", "surface distance of shapes left out, mm")
-    figure = Figure(figsize=(4.0 * len(panels), 3.8), dpi=DPI, facecolor=BACKGROUND, layout="constrained")
+    figure = new_figure(4.0 * len(panels), 3.8, layout="constrained")
     for axis, (table, (column, label)) in zip(figure.subplots(1, len(panels)), panels.items()):
         axis.set_facecolor(PANEL)
         for place, (name, tables) in enumerate(curves.items()):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.pictures import curve_picture, registration_picture, scatter_picture, segmentation_picture, table_picture
+from tools.pictures import registration_picture, scatter_picture, segmentation_picture, table_picture
 
 SHAPE = (16, 20, 12)
 
@@ -126,18 +126,3 @@ def test_scatter_picture_has_a_row_of_panels_a_name(tmp_path: Path) -> None:
 def test_scatter_picture_refuses_no_panels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no panels"):
         scatter_picture(tmp_path / "none.png", {"with": {}})
-
-
-def test_curve_picture_is_drawn(tmp_path: Path) -> None:
-    curve_picture(tmp_path / "curve.png", {"joint": ([0, 1, 2], [0.1, 0.5, 0.6])}, title="validation")
-    assert pixels(tmp_path / "curve.png").std() > 0.02
-
-
-def test_curve_picture_refuses_unequal_lengths(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="joint: 2 steps but 1 values"):
-        curve_picture(tmp_path / "curve.png", {"joint": ([0, 1], [0.5])})
-
-
-def test_curve_picture_refuses_no_curves(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no curves"):
-        curve_picture(tmp_path / "curve.png", {})
