@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tools.bundle.options import check_device, check_folder, check_length, check_paths
+from tools.bundle.options import check_device, check_folder, check_number, check_paths
 from tools.data.checks import DataError
 
 
@@ -54,7 +54,13 @@ def test_a_device_that_is_there():
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "many"])
 def test_lengths_that_are_none(value):
     with pytest.raises(DataError, match="--epochs must be a whole number from 1 on"):
-        check_length("epochs", value)
+        check_number("epochs", value)
+
+
+def test_a_number_from_nought_on():
+    check_number("seed", 0, least=0)
+    with pytest.raises(DataError, match="--seed must be a whole number from 0 on, not -1"):
+        check_number("seed", -1, least=0)
 
 
 def test_a_folder_that_can_be_made_is_not_made(tmp_path):

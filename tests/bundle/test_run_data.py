@@ -64,6 +64,13 @@ def test_without_a_data_set_the_models_plan_holds(tmp_path):
     assert data.train == data.validation == data.report == []
 
 
+@pytest.mark.parametrize(("name", "value"), [("spacing", 2.0), ("size", [96, 96, 112]), ("orientation", "LPS")])
+def test_fine_tuning_refuses_another_grid(tiny_dataset, tmp_path, name, value):
+    Plan(labels={0: "background", 1: "left", 2: "right"}, size=(96, 96, 96)).save(tmp_path / "models" / "plan.json")
+    with pytest.raises(DataError, match=rf"^--{name} .*which a model that goes on learning keeps"):
+        make(tiny_dataset, tmp_path, use_model_plan=True, plan={name: value}).plan  # noqa: B018
+
+
 def test_fine_tuning_follows_the_models_plan(tiny_dataset, tmp_path):
     Plan(labels={0: "background", 1: "left", 2: "right"}, size=(96, 96, 96)).save(tmp_path / "models" / "plan.json")
     assert make(tiny_dataset, tmp_path, use_model_plan="true").plan.size == (96, 96, 96)

@@ -1,8 +1,40 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from tools.bundle.schedule import StepSampler, stage_bounds, warmup_cosine
+from tools.bundle.schedule import StepSampler, parsed_stages, stage_bounds, warmup_cosine
+from tools.data.checks import DataError
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.share <= 0:
+            raise DataError("not positive")
+
+
+def test_stages_of_dictionaries():
+    assert parsed_stages([{"name": "a", "share": 2}, Stage("b")], Stage) == [Stage("a", 2), Stage("b")]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("joint", "must be a list of dictionaries"),
+        ([1], "1 is no dictionary with a name"),
+        ([{"share": 1}], "is no dictionary with a name"),
+        ([{"name": "a", "shares": 1}], "unknown key of the stage 'a': 'shares', the nearest is 'share'"),
+        ([{"name": "a", "share": "half"}], "stage 'a': '<=' not supported"),
+    ],
+)
+def test_faulty_stages(stages, message):
+    with pytest.raises(DataError, match=message):
+        parsed_stages(stages, Stage)
 
 
 @pytest.mark.parametrize(

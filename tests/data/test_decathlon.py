@@ -84,6 +84,8 @@ def test_without_training_list_folders_are_listed(edit):
         ({"labels": {"0": "background"}}, "beside the background"),
         ({"labels": {"0": "background", "bone": [1, 2]}}, "bone"),
         ({"labels": {"a": 1, "b": 1}}, "twice"),
+        ({"labels": {"0": "background", "1": "lung", "2": "lung"}}, "two values the name 'lung'"),
+        ({"labels": {"0": "background", "1": "mean"}}, "the name 'mean', which stands for all structures"),
         ({"training": {"image": "x"}}, "must be a list"),
         ({"training": [{"label": "x.nii.gz"}]}, "entry 0"),
         ({"training": [{"image": "x.nii.gz", "label": 3}]}, "label"),

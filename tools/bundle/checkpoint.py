@@ -65,10 +65,26 @@ def load_weights(path: str | os.PathLike, network: nn.Module, optional: bool = F
 
 
 def initial_network(
-    network: nn.Module, weights: str | os.PathLike, load: bool | str = False, device: str | torch.device = "cpu", optional: bool = False
+    network: nn.Module,
+    weights: str | os.PathLike,
+    load: bool | str = False,
+    device: str | torch.device = "cpu",
+    optional: bool = False,
+    instead: str | os.PathLike | None = None,
 ) -> nn.Module:
-    """The network on its device, with the weights of an earlier training where ``load`` says so (fine-tuning) and, if they are
-    ``optional``, where there are any."""
+    """The network on its device, with the weights of an earlier training where ``load`` says so (fine-tuning).
+
+    Args:
+        network, weights: the network and the file.
+        load: whether to load them.
+        device: where the network goes.
+        optional: whether the file may be missing; the network then begins anew.
+        instead: a file that makes these weights optional where it is: a model may be of another network alone.
+
+    Raises:
+        DataError: as :func:`load_weights`.
+    """
+    optional = optional or (instead is not None and Path(instead).is_file())
     loaded = load_weights(weights, network, optional) if to_bool(load) else None
     return (network if loaded is None else loaded).to(device)
 

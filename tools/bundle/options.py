@@ -14,7 +14,7 @@ import torch
 
 from tools.data.checks import DataError, first_line
 
-__all__ = ["check_device", "check_folder", "check_length", "check_paths"]
+__all__ = ["check_device", "check_folder", "check_number", "check_paths"]
 
 _PATH = re.compile(r"(?:.*_)?(?:dir|file)|weights")
 
@@ -58,14 +58,14 @@ def check_device(device: str | torch.device) -> None:
         raise DataError(f"--device {device}: cannot be used here ({first_line(error)})") from error
 
 
-def check_length(name: str, value: Any) -> None:
-    """Refuse a number of epochs or steps that is not a whole number from 1 on.
+def check_number(name: str, value: Any, least: int = 1) -> None:
+    """Refuse a number of epochs, steps or images, or a seed, that is not a whole number from ``least`` on.
 
     Raises:
         DataError: so it is; the message names the option.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise DataError(f"--{name} must be a whole number from 1 on, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise DataError(f"--{name} must be a whole number from {least} on, not {value!r}")
 
 
 def check_folder(path: str | os.PathLike) -> None:

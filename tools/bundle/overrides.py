@@ -23,7 +23,7 @@ from monai.utils import ensure_tuple
 
 from tools.bundle.errors import one_line_errors
 from tools.bundle.locate import frames, workflow
-from tools.bundle.options import check_device, check_folder, check_length, check_paths
+from tools.bundle.options import check_device, check_folder, check_number, check_paths
 from tools.data.checks import DataError
 
 __all__ = ["OverrideError", "check_overrides", "to_bool"]
@@ -31,6 +31,7 @@ __all__ = ["OverrideError", "check_overrides", "to_bool"]
 # What makes a config file in a list a workflow of its own, which may define new entries, and not an overlay of values.
 WORKFLOW_IDS = ("initialize", "run", "finalize")
 TARGET_KEYS = ("_target_", "_desc_", "_disabled_", "_requires_", "_mode_")
+COUNTS = ("epochs", "epoch_length", "validation_interval", "batch_size", "slices_per_domain", "slices")
 CLOSE = 0.8  # similarity from which a keyword to a **kwargs callable counts as misspelled
 
 
@@ -69,7 +70,7 @@ def check_overrides(
     Raises:
         OverrideError: a key is unknown; the message names the nearest one.
         DataError: a path is not what was typed; of a workflow that is running, nothing can be written to its ``output_dir``, its ``device``
-            is not there, or ``epochs`` or ``epoch_length`` is no length.
+            is not there, or a number of steps, or of images a step, or a seed is none.
     """
     allowed = _arguments_of_run()
     if config_file is None:
@@ -92,10 +93,11 @@ def check_overrides(
     if running is None:
         return
     checks = {"output_dir": check_folder, "device": check_device}
-    checks |= {name: partial(check_length, name) for name in ("epochs", "epoch_length")}
+    checks |= {name: partial(check_number, name) for name in COUNTS} | {"seed": partial(check_number, "seed", least=0)}
     for key, check in checks.items():
-        if key in running.parser:
-            check(running.parser.get_parsed_content(key))
+        value = running.parser.get_parsed_content(key) if key in running.parser else None
+        if value is not None:
+            check(value)
 
 
 def _call_on_stack() -> dict[str, Any] | None:

@@ -96,8 +96,17 @@ class RunData:
             plan = Plan.load(self.model_dir / "plan.json")
             if self.dataset is not None and self.dataset.labels != plan.labels:
                 raise DataError(f"{self.dataset.root / 'dataset.json'}: labels {self.dataset.labels} are not the model's {plan.labels}")
+            self._check_grid(plan)
             return plan
         return make_plan(self.dataset, **{**self._plan_overrides, "extra": self._extra})
+
+    def _check_grid(self, plan: Plan) -> None:
+        """Refuse a grid that is asked for and is not that of the model, which goes on learning on its own."""
+        for name in ("spacing", "size", "orientation"):
+            wanted, own = self._plan_overrides.get(name), getattr(plan, name)
+            given = [wanted] * 3 if isinstance(wanted, (int, float)) else wanted
+            if wanted is not None and list(given) != list(own):
+                raise DataError(f"--{name} {wanted}: {self.model_dir / 'plan.json'} has {own}, which a model that goes on learning keeps")
 
     @property
     def train(self) -> list[dict[str, str]]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from torch.utils.data import Sampler
 
-__all__ = ["StepSampler", "stage_bounds", "warmup_cosine"]
+from tools.data.checks import DataError, first_line
+from tools.data.plan import nearest_or_raise
+
+__all__ = ["StepSampler", "parsed_stages", "stage_bounds", "warmup_cosine"]
+
+StageT = TypeVar("StageT")
 
 
 class StepSampler(Sampler):
@@ -36,6 +42,28 @@ class StepSampler(Sampler):
     def batch(self, step: int) -> list[Any]:
         """What the data set is asked for at a step."""
         raise NotImplementedError
+
+
+def parsed_stages(stages: Sequence[StageT | Mapping[str, Any]], kind: type[StageT]) -> list[StageT]:
+    """Stages as a config lists them, dictionaries of the arguments of ``kind``, a dataclass; those that are made already stay.
+
+    Raises:
+        DataError: one is no dictionary with a name, has an unknown key (the message names the nearest) or a value of the wrong type.
+    """
+    if not isinstance(stages, Sequence) or isinstance(stages, str):
+        raise DataError(f"stages must be a list of dictionaries, not {stages!r}")
+    found = []
+    for stage in stages:
+        if not isinstance(stage, kind):
+            if not isinstance(stage, Mapping) or not isinstance(stage.get("name"), str):
+                raise DataError(f"stages: {stage!r} is no dictionary with a name")
+            nearest_or_raise(f"key of the stage {stage['name']!r}:", stage, [field.name for field in fields(kind)])
+            try:
+                stage = kind(**stage)
+            except TypeError as error:
+                raise DataError(f"stage {stage['name']!r}: {first_line(error)}") from error
+        found.append(stage)
+    return found
 
 
 def stage_bounds(shares: Sequence[float], total_steps: int) -> list[int]:

@@ -17,6 +17,7 @@ from tools.data.checks import DataError
 
 __all__ = ["Case", "Dataset", "case_name", "parse_dataset", "read_dataset", "read_description", "read_images"]
 
+SUMMARIES = ("mean", "union")  # in the columns of metrics.csv
 _SUFFIXES = (".nii.gz", ".nii")
 
 
@@ -192,6 +193,10 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
             raise DataError(f'{path}: "labels" holds {key!r}: {value!r}; needed are one integer value and one name')
         if int(number) in result:
             raise DataError(f'{path}: "labels" names the value {int(number)} twice')
+        if str(name) in result.values():
+            raise DataError(f'{path}: "labels" gives two values the name {str(name)!r}; results go by names')
+        if str(name) in SUMMARIES:
+            raise DataError(f'{path}: "labels" has the name {str(name)!r}, which stands for all structures in results; choose another')
         result[int(number)] = str(name)
     if min(result) < 0:
         raise DataError(f'{path}: "labels" holds the negative value {min(result)}')

@@ -120,7 +120,7 @@ class Plan(LabelValues):
             raise DataError(f"{path}: {error}") from error
 
 
-def make_plan(dataset: Dataset, max_size: int | Sequence[int] = 192, **overrides: Any) -> Plan:
+def make_plan(dataset: Dataset, max_size: int | Sequence[int] = 160, **overrides: Any) -> Plan:
     """Make the plan of a data set from the headers of its training images.
 
     Spacing is the median of the data set's, axis by axis after reorientation. The size is the smallest multiple of 16 that holds

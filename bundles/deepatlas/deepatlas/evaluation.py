@@ -71,7 +71,7 @@ def evaluate(
         dataset_dir, model_dir, output_dir: data set, folder of the model's ``splits.json``, folder for the results.
         network: F_S, or None.
         registrar: what registers; it holds the plan.
-        seed: of the training, for the summary.
+        seed: of the training, for the summary; None where it is not known.
         rotation: each moving case is turned about its centre before it is registered, about a random axis by an angle uniform
             between 0 and this many degrees. The fixed cases and the segmentation see the images as they are.
         rotation_seed: of these rotations; one seed turns the same case in the same way for every model that is evaluated on these cases.
@@ -81,8 +81,10 @@ def evaluate(
         the summary.
 
     Raises:
-        DataError: there are no weights of either network, or the data set has a fault.
+        DataError: there are no weights of either network, the data set has a fault, or ``rotation`` is no angle.
     """
+    if not 0 <= float(rotation) <= 180:
+        raise DataError(f"--rotation is by 0 to 180 degrees, not {rotation}")
     if network is None and registrar.network is None:
         raise DataError(f"{model_dir}: neither model.pt nor registration.pt; train first, or give --model_dir")
     dataset = read_dataset(dataset_dir)
@@ -113,5 +115,5 @@ def evaluate(
         rows.append(row)
         found = {name: row.get(key) for name, key in (("segmentation", "dice_mean"), ("registration", "registration_dice_mean"))}
         logger.info(f"{case.name}: " + ", ".join(f"{name} Dice {value:.3f}" for name, value in found.items() if value is not None))
-    options = {"iterations": int(registrar.iterations), "affine_passes": int(registrar.affine_passes), "rotation": float(rotation)}
+    options = {"iterations": registrar.iterations, "affine_passes": registrar.affine_passes, "rotation": float(rotation)}
     return write_metrics(output_dir, rows, split=split, seed=seed, rotation_seed=int(rotation_seed), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from monai.networks.nets import DynUNet, UNet
@@ -20,13 +21,34 @@ SQUARINGS = 5  # of the velocity at half resolution: steps of a thirty-second of
 
 
 def segmentation_from_plan(plan: Plan) -> nn.Module:
-    """F_S with the sizes the plan keeps in ``extra["segmentation"]``."""
-    return segmentation_network(plan.num_classes, **plan.extra.get("segmentation", {}))
+    """F_S with the sizes the plan keeps in ``extra["segmentation"]``.
+
+    Raises:
+        DataError: the plan's grid cannot be halved as often as the network does, and :func:`segmentation_network`'s.
+    """
+    sizes = plan.extra.get("segmentation", {})
+    if "channels" in sizes:
+        _check_levels("segmentation_channels", sizes["channels"], plan, sizes.get("architecture", "pyramid") == "pyramid")
+    return segmentation_network(plan.num_classes, **sizes)
 
 
 def registration_from_plan(plan: Plan) -> RegistrationNetwork:
-    """F_R with the sizes the plan keeps in ``extra["registration"]``."""
-    return registration_network(plan.num_classes, **plan.extra.get("registration", {}))
+    """F_R with the sizes the plan keeps in ``extra["registration"]``.
+
+    Raises:
+        DataError: the plan's grid cannot be halved as often as the network does, and :func:`registration_network`'s.
+    """
+    sizes = plan.extra.get("registration", {})
+    if "channels" in sizes:
+        _check_levels("registration_channels", sizes["channels"], plan, half=True)
+    return registration_network(plan.num_classes, **sizes)
+
+
+def _check_levels(option: str, channels: Sequence[int], plan: Plan, half: bool) -> None:
+    """Refuse levels that the plan's grid does not have; ``half``: whether the finest one is at half resolution already."""
+    factor = 2 ** (len(channels) - 1 + half)
+    if any(side % factor for side in plan.size) or math.prod(side // factor for side in plan.size) < 2:
+        raise DataError(f"--{option} {list(channels)}: {len(channels)} levels are too many for the grid of {list(plan.size)} voxels")
 
 
 def segmentation_network(
@@ -47,11 +69,13 @@ def segmentation_network(
         fine_channels: channels of the pyramid's blocks at full resolution.
 
     Raises:
-        DataError: the architecture or the backbone is unknown, or the pyramid has no block at full resolution.
+        DataError: the architecture or the backbone is unknown, the pyramid has no block at full resolution, or another has a single level.
     """
     if architecture == "pyramid":
         return PyramidSegmentation(_features(backbone, channels), num_classes, fine_channels)
     levels, norm = len(channels), ("instance", {"affine": True})
+    if architecture in ("dynunet", "unet") and levels < 2:
+        raise DataError(f"--segmentation_channels {list(channels)}: a {architecture} has two levels or more")
     if architecture == "dynunet":
         strides = (1,) + (2,) * (levels - 1)
         return safe_convolutions(DynUNet(3, 1, num_classes, (3,) * levels, strides, strides[1:], tuple(channels), norm_name=norm))
@@ -89,8 +113,10 @@ def registration_network(
         feature_supervision: whether a linear layer reads segmentations from the features, for a loss of their own.
 
     Raises:
-        DataError: the backbone is unknown.
+        DataError: the backbone is unknown, or ``channels`` and ``hidden`` have not the same number of levels.
     """
+    if len(channels) != len(hidden):
+        raise DataError(f"--registration_hidden {list(hidden)}: one number a level, as --registration_channels {list(channels)}")
     decoder = VelocityDecoder(channels, hidden, SQUARINGS if to_bool(diffeomorphic) else 0)
     classes = num_classes if to_bool(feature_supervision) else None
     return RegistrationNetwork(_features(backbone, channels), decoder, classes, affine_passes)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tools.bundle.options import check_number
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.checks import DataError, check_pair, first_line
@@ -70,6 +71,9 @@ class Registrar:
         learning_rate, similarity_weight, smoothness_weight, anatomy_weight: of the instance optimisation.
         affine_passes: affine pre-alignments (:class:`tools.networks.registration.RegistrationNetwork`).
         device, precision: where and how to compute.
+
+    Raises:
+        DataError: ``iterations`` or ``affine_passes`` is no number of passes.
     """
 
     network: RegistrationNetwork | None
@@ -85,10 +89,12 @@ class Registrar:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        for name in ("iterations", "affine_passes"):
+            check_number(name, getattr(self, name), least=0)
         self.device = torch.device(self.device)
         if self.network is not None:
             self.network = self.network.to(self.device).eval()
-            self.network.affine_passes = int(self.affine_passes)
+            self.network.affine_passes = self.affine_passes
         if self.segmentation is not None:
             self.segmentation = self.segmentation.to(self.device).eval()
 
@@ -120,7 +126,7 @@ class Registrar:
             fixed,
             moving,
             *probabilities,
-            iterations=int(self.iterations),
+            iterations=self.iterations,
             learning_rate=self.learning_rate,
             similarity_weight=self.similarity_weight,
             regularity_weight=self.smoothness_weight,
@@ -211,8 +217,9 @@ def register_pairs(
         inverse_consistency: whether to register the swapped pair as well and report the error.
 
     Raises:
-        DataError: see :func:`read_pairs` and :func:`check_pairs`; nothing is written then.
+        DataError: see :func:`read_pairs` and :func:`check_pairs`, or ``inverse_consistency`` is no switch; nothing is written then.
     """
+    there_and_back = to_bool(inverse_consistency)
     cases = read_pairs(pairs)
     check_pairs(cases, registrar.plan)
     output = Path(output_dir)
@@ -226,10 +233,10 @@ def register_pairs(
         if moving.label is not None:
             warped_label = pair.warp(load_volume(moving.label)[0], mode="nearest")
             write_nifti(output / f"{stem}_warped_label.nii.gz", warped_label, pair.affine, registrar.plan.label_dtype)
-        backward = registrar(moving.image, fixed.image).ddf if to_bool(inverse_consistency) else None
+        backward = registrar(moving.image, fixed.image).ddf if there_and_back else None
         rows.append(pair_metrics(fixed, moving, pair, warped_label, registrar.plan, backward))
         logger.info(f"{stem}: {pair.seconds:.2f} s" + (f", Dice {rows[-1]['dice_mean']:.3f}" if "dice_mean" in rows[-1] else ""))
-    write_metrics(output, rows, split=str(pairs), seed=None, iterations=int(registrar.iterations))
+    write_metrics(output, rows, split=str(pairs), seed=None, iterations=registrar.iterations, affine_passes=registrar.affine_passes)
 
 
 def pair_metrics(

@@ -10,6 +10,7 @@ import torch
 from monai.utils import convert_to_tensor
 
 from deepatlas.stages import Schedule
+from tools.bundle.options import check_number
 from tools.bundle.schedule import StepSampler
 from tools.data.checks import DataError
 
@@ -34,7 +35,7 @@ class PairSampler(StepSampler):
         rank, world_size: with several processes every one draws the same pairs and takes its part of them.
 
     Raises:
-        DataError: a single case, or no label although a stage needs one.
+        DataError: a single case, no label although a stage needs one, or not one pair a batch.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class PairSampler(StepSampler):
         segmentation_pairs: int = 1,
     ) -> None:
         super().__init__(epoch_length)
+        check_number("pairs", pairs)
+        check_number("segmentation_pairs", segmentation_pairs)
         self.schedule, self.seed = schedule, seed
         self.pairs = {"registration": pairs, "segmentation": segmentation_pairs}
         self.labelled_pairs, self.rank, self.world_size = labelled_pairs, rank, world_size

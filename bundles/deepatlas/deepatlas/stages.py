@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tools.bundle.overrides import to_bool
-from tools.bundle.schedule import stage_bounds, warmup_cosine
+from tools.bundle.schedule import parsed_stages, stage_bounds, warmup_cosine
 from tools.data.checks import DataError
 
-__all__ = ["Schedule", "Stage", "Step", "registers", "usable_stages"]
+__all__ = ["Schedule", "Stage", "Step", "registers", "segments", "usable_stages"]
 
 logger = logging.getLogger("training")
 
@@ -66,6 +66,8 @@ class Stage:
     def __post_init__(self) -> None:
         for switch in ("warp_labelled", "share_features", "restart"):
             object.__setattr__(self, switch, to_bool(getattr(self, switch)))
+        if not all(isinstance(steps, int) for steps in (self.registration, self.segmentation)):
+            raise DataError(f"stage {self.name!r}: registration and segmentation are whole numbers of steps")
         if self.share <= 0 or min(self.registration, self.segmentation) < 0 or self.turn == 0:
             raise DataError(f"stage {self.name!r} needs a positive share and at least one step a turn")
         if self.learning_rate <= 0:
@@ -81,10 +83,6 @@ class Stage:
         return self.registration + self.segmentation
 
 
-def _parsed(stages: Sequence[Stage | Mapping[str, Any]]) -> list[Stage]:
-    return [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
-
-
 def usable_stages(stages: Sequence[Stage | Mapping[str, Any]], model_dir: str | os.PathLike, finetune: bool | str = False) -> list[Stage]:
     """The stages; of a model that goes on learning and has no ``registration.pt`` (one of segmentation alone), those of the segmentation
     network, with nothing carried over, and a warning. Where none is left, all: the registration network then starts anew.
@@ -94,7 +92,7 @@ def usable_stages(stages: Sequence[Stage | Mapping[str, Any]], model_dir: str | 
         model_dir: folder of the model that goes on learning.
         finetune: whether one does.
     """
-    found = _parsed(stages)
+    found = parsed_stages(stages, Stage)
     weights = Path(model_dir) / "registration.pt"
     if not to_bool(finetune) or weights.is_file():
         return found
@@ -134,7 +132,7 @@ class Schedule:
     ) -> None:
         if not stages:
             raise DataError("a schedule needs at least one stage")
-        self.stages = _parsed(stages)
+        self.stages = parsed_stages(stages, Stage)
         self.total_steps, self.warmup, self.final = int(total_steps), warmup, final
 
     @cached_property
@@ -181,6 +179,11 @@ class Schedule:
     def learning_rate(self, step: Step) -> float:
         """Factor on the base learning rate: linear warm-up, then a half cosine, over the network's own steps between restarts."""
         return step.rate * warmup_cosine(step.progress, self.warmup, self.final)
+
+
+def segments(schedule: Schedule, model_dir: str | os.PathLike, finetune: bool | str = False) -> bool:
+    """Whether there is a segmentation network to look at and to write: one that learns, or of a trained model that goes on learning."""
+    return schedule.count("segmentation") > 0 or (to_bool(finetune) and (Path(model_dir) / "model.pt").is_file())
 
 
 def registers(schedule: Schedule, model_dir: str | os.PathLike, finetune: bool | str = False) -> bool:

@@ -94,7 +94,18 @@ def test_bad_data_stops_before_anything_is_written(train, small_dataset, tmp_pat
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"epochs": 0}, "--epochs must be"), ({"epoch_length": 0}, "--epoch_length must be"), ({"device": "cuda:99"}, "cannot be used here")],
+    [
+        ({"epochs": 0}, "--epochs must be"),
+        ({"epoch_length": 0}, "--epoch_length must be"),
+        ({"pairs": 0}, "--pairs must be"),
+        ({"seed": -1}, "--seed must be a whole number from 0 on"),
+        (
+            {"stages": [{"name": "joint", "registratoin": 1}]},
+            "'registratoin', the nearest is 'registration'",
+        ),
+        ({"registration_hidden": [8, 8, 8]}, "--registration_hidden [8, 8, 8]: one number a level"),
+        ({"device": "cuda:99"}, "cannot be used here"),
+    ],
 )
 def test_options_that_cannot_be(train, small_dataset, tmp_path, options, message):
     assert message in str(refusal(train, tmp_path / "out", dataset_dir=small_dataset, **options))
@@ -160,10 +171,20 @@ def test_a_model_of_segmentation_alone_goes_on_learning(train, small_dataset, tm
         assert not (tmp_path / name / "registration.pt").exists()
 
 
+def test_a_model_of_registration_alone_goes_on_learning(train, small_dataset, tmp_path):
+    """Few labels after a training without any: the segmentation network begins anew."""
+    train(tmp_path / "alone", "experiments/unsupervised", **{**QUICK, "dataset_dir": small_dataset})
+    train(tmp_path / "further", **{**QUICK, "dataset_dir": small_dataset, "epoch_length": 4}, finetune="true", model_dir=tmp_path / "alone")
+    before, after = (torch.load(tmp_path / name / "registration.pt", weights_only=True) for name in ("alone", "further"))
+    assert before.keys() == after.keys()
+    assert not all(torch.equal(before[key], after[key]) for key in before)
+    assert [(tmp_path / name / "model.pt").exists() for name in ("alone", "further")] == [False, True]
+
+
 def test_fine_tuning_keeps_the_plan_and_starts_from_the_weights(train, model, ellipsoid_dataset, tmp_path):
     stages = [{"name": "joint", "registration": 2, "segmentation": 1}]
     still = {"stages": stages, "registration_learning_rate": 0.0, "segmentation_learning_rate": 0.0, "finetune": "true", "model_dir": model}
-    train(tmp_path / "out", **{**QUICK, **still, "spacing": 5.0})
+    train(tmp_path / "out", **{**QUICK, **still})
     assert (tmp_path / "out" / "plan.json").read_text() == (model / "plan.json").read_text()
     for name in ("model.pt", "registration.pt"):
         before, after = (torch.load(folder / name, weights_only=True) for folder in (model, tmp_path / "out"))

@@ -45,6 +45,9 @@ def test_training_builds(overlay, small_dataset, tmp_path):
     schedule: Schedule = made.parser.get_parsed_content("schedule")
     assert schedule.total_steps == made.parser["epochs"] * made.parser["epoch_length"]
     assert schedule.count("registration") + schedule.count("segmentation") == schedule.total_steps
+    spacing = made.parser.get_parsed_content("plan").spacing
+    for part in ("augmentation", "registration_augmentation"):
+        assert tuple(made.parser.get_parsed_content(part).spacing) == spacing
 
 
 @pytest.mark.parametrize(

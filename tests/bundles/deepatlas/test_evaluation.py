@@ -33,7 +33,7 @@ def test_one_row_a_report_case(evaluated, model):
 def test_summary(evaluated):
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["cases"] == 3
-    assert summary["seed"] == 0
+    assert summary["seed"] is None  # the command does not know the training's
     assert {"mean", "std", "n"} == set(summary["metrics"]["dice_mean"])
     assert summary["split"]["holdout"] == 3
     assert {"torch", "monai"} <= set(summary["versions"])
@@ -69,3 +69,9 @@ def test_a_folder_without_weights(model, dataset, tmp_path):
     with pytest.raises(DataError, match="neither model.pt nor registration.pt"):
         evaluate(dataset, tmp_path, tmp_path / "out", None, registrar)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("rotation", [-5, 200])
+def test_a_rotation_that_is_none(model, dataset, tmp_path, rotation):
+    with pytest.raises(DataError, match=rf"--rotation is by 0 to 180 degrees, not {rotation}"):
+        evaluate(dataset, model, tmp_path, None, Registrar(None, Plan.load(model / "plan.json")), rotation=rotation)

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from deepatlas.networks import segmentation_network
+from deepatlas.networks import registration_from_plan, segmentation_from_plan, segmentation_network
+from tools.data.checks import DataError
+from tools.data.plan import Plan
 from tools.networks.encoders import Conv3d
 
 SIZES = {
@@ -47,6 +49,31 @@ def test_convolutions_of_a_librarys_network_are_safe_in_bf16(architecture):
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(ValueError, match="architecture must be 'pyramid', 'dynunet' or 'unet', not 'vnet'"):
         segmentation_network(2, "vnet")
+
+
+@pytest.mark.parametrize("architecture", ["dynunet", "unet"])
+def test_a_single_level_is_refused(architecture):
+    with pytest.raises(ValueError, match=rf"--segmentation_channels \[8\]: a {architecture} has two levels or more"):
+        segmentation_network(2, architecture, channels=[8])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "levels", "fits"), [("pyramid", 4, True), ("pyramid", 5, False), ("dynunet", 5, True), ("dynunet", 6, False)]
+)
+def test_levels_that_the_grid_has_not(architecture, levels, fits):
+    sizes = {"architecture": architecture, "channels": [8] * levels}
+    plan = Plan(labels={0: "background", 1: "bone"}, size=(48, 32, 48), extra={"segmentation": sizes})
+    if fits:
+        segmentation_from_plan(plan)
+        return
+    with pytest.raises(DataError, match=rf"--segmentation_channels .*: {levels} levels are too many for the grid of \[48, 32, 48\] voxels"):
+        segmentation_from_plan(plan)
+
+
+def test_a_grid_whose_deepest_level_is_one_voxel():
+    plan = Plan(labels={0: "background", 1: "bone"}, size=(16, 16, 16), extra={"registration": {"channels": [8] * 4}})
+    with pytest.raises(DataError, match="4 levels are too many"):
+        registration_from_plan(plan)
 
 
 def test_an_unknown_backbone_is_refused():

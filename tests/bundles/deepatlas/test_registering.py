@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from deepatlas.registering import check_pairs, read_pairs
+from deepatlas.registering import Registrar, check_pairs, read_pairs
 from tools.data.checks import DataError
 from tools.data.files import write_nifti
 from tools.data.plan import Plan
@@ -179,6 +179,12 @@ def test_an_images_label_is_checked_wherever_it_is_named(folder, model):
     table = write(folder / "chained.csv", "\n".join(["fixed,moving,fixed_label,moving_label", *rows]) + "\n")
     with pytest.raises(DataError, match="turned.nii.gz: (shape|its affine)"):
         check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
+
+
+@pytest.mark.parametrize("name", ["iterations", "affine_passes"])
+def test_numbers_of_passes_that_are_none(model, name):
+    with pytest.raises(DataError, match=rf"--{name} must be a whole number from 0 on, not -1"):
+        Registrar(None, Plan.load(model / "plan.json"), **{name: -1})
 
 
 def test_a_sheared_fixed_image(folder, model):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepatlas.stages import Schedule, Stage, registers, usable_stages
+from deepatlas.stages import Schedule, Stage, registers, segments, usable_stages
 
 R, S = "registration", "segmentation"
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "bundles" / "deepatlas" / "configs" / "experiments"
@@ -133,6 +133,7 @@ def test_a_restart_is_for_the_networks_of_its_stage():
         ({"name": "x"}, "'x' needs a positive share and at least one step"),
         ({"name": "x", "share": 0, "registration": 1}, "'x' needs a positive share"),
         ({"name": "x", "registration": -1, "segmentation": 1}, "'x' needs"),
+        ({"name": "x", "registration": 1.5}, "'x': registration and segmentation are whole numbers"),
         ({"name": "x", "registration": 1, "learning_rate": 0.0}, "'x': learning_rate must be positive"),
         ({"name": "x", "registration": 1, "registration_from": "label"}, "'x': registration_from must be one of"),
         ({"name": "x", "segmentation": 1, "segmentation_from": "images"}, "'x': segmentation_from must be one of"),
@@ -219,3 +220,18 @@ def test_whether_there_is_a_registration_network(stage, finetune, weights, expec
     if weights:
         (tmp_path / "registration.pt").touch()
     assert registers(Schedule([stage], 21), tmp_path, finetune) == expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "finetune", "weights", "expected"),
+    [
+        (JOINT, False, False, True),
+        (REGISTRATION, False, True, False),
+        (REGISTRATION, "true", True, True),
+        (REGISTRATION, "true", False, False),
+    ],
+)
+def test_whether_there_is_a_segmentation_network(stage, finetune, weights, expected, tmp_path):
+    if weights:
+        (tmp_path / "model.pt").touch()
+    assert segments(Schedule([stage], 21), tmp_path, finetune) == expected

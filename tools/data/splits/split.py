@@ -47,7 +47,7 @@ def apply_split(dataset: Dataset, record: Mapping[str, Any], source: str | os.Pa
         source: the file the record came from, for messages.
 
     Raises:
-        DataError: a name is not in the data set, or a report case is trained or validated on.
+        DataError: a name is not in the data set, a report case is trained or validated on, or only some validation cases have a label.
     """
     source = source or "splits.json"
     known = {case.name: case for case in dataset.cases}
@@ -65,6 +65,9 @@ def apply_split(dataset: Dataset, record: Mapping[str, Any], source: str | os.Pa
     for name in lists["labelled"]:
         if known[name].label is None or name not in lists["train"]:
             raise DataError(f"{source}: labelled case {name} has no label in the data set or is not a training case")
+    unlabelled = [name for name in lists["validation"] if known[name].label is None]
+    if unlabelled and len(unlabelled) < len(lists["validation"]):
+        raise DataError(f"{source}: validation case {unlabelled[0]} has no label in the data set, unlike others")
     labelled = set(lists["labelled"]) if "labelled" in record else set(known)
     train = tuple(known[name] if name in labelled else replace(known[name], label=None) for name in lists["train"])
     validation, report = (tuple(known[name] for name in lists[key]) for key in ("validation", "report"))
