@@ -162,6 +162,27 @@ def test_other_points_that_cannot_be_compared(tiny_dataset, tmp_path, damage, me
     assert not (tmp_path / "out").exists()
 
 
+def test_particles_of_another_origin_are_kept(tiny_dataset, tmp_path):
+    write_particles(tmp_path / "case_00.particles", np.ones((16, 3)))
+    with pytest.raises(DataError, match=r"case_00\.particles: not written by this command; .* --force true"):
+        command.correspondences(str(tmp_path), dataset_dir=str(tiny_dataset), points=16)
+    assert (read_particles(tmp_path / "case_00.particles") == 1).all()
+
+
+def test_own_particles_are_written_anew_and_others_by_force(tiny_dataset, tmp_path):
+    for force in (True, False):
+        write_particles(tmp_path / "case_00.particles", np.ones((16, 3)))
+        command.correspondences(str(tmp_path), dataset_dir=str(tiny_dataset), points=16, force=force)
+        assert not (read_particles(tmp_path / "case_00.particles") == 1).any()
+
+
+def test_the_points_to_compare_with_are_kept(tiny_dataset, tmp_path):
+    folder = tmp_path / "meshes"
+    bones(folder, tiny_dataset)
+    with pytest.raises(DataError, match="the points of --against lie here"):
+        command.correspondences(str(folder / "."), meshes=str(folder), points=16, against=str(folder), force=True)
+
+
 def test_no_folder_of_other_points(tiny_dataset, tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), against=str(tmp_path / "nowhere"))

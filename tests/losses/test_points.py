@@ -41,6 +41,7 @@ def test_points_of_another_number():
         # scale 1: steps with errors 4 and 1 of the first point; scale 2: (9 + 1 + 4) / 6
         ({}, (4 + 1) / 2 / 3 + 14 / 6),
         ({"weights": [0.5, 2.0]}, 0.5 * 5 / 6 + 2 * 14 / 6),
+        ({"weights": 3}, 3 * 5 / 6 + 3 * 14 / 6),
         ({"weights": [3.0]}, 3 * 5 / 6 + 3 * 14 / 6),
         ({"deep": False}, 14 / 6),
     ],
@@ -52,7 +53,7 @@ def test_sum_over_scales(options, expected):
     assert len(parts.scales) == 2
 
 
-@pytest.mark.parametrize("weights", [[], [1.0, -1.0]])
+@pytest.mark.parametrize("weights", [[], [1.0, -1.0], -1, "many"])
 def test_weights_out_of_range(weights):
     with pytest.raises(ValueError, match="weights"):
         ProgressivePointLoss(weights=weights)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tools.data.checks import DataError
+from tools.release.bundle import Bundle
 from tools.release.hashes import sha256_of
 from tools.release.pack import PACKED_PATH, SOURCE_PATH, pack
+from tools.release.usage import commands_page
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Runs where no repository is on the path, and refuses what the metadata do not require.
@@ -97,6 +99,13 @@ def test_pages_speak_of_the_archive(unpacked):
     commands = (unpacked / "deepatlas/docs/commands.md").read_text()
     assert "pip install" in commands
     assert commands.count("python -m monai.bundle run") == 4
+    assert "begin with `python -m tools`, here and in `README.md`, need a clone of the repository" in commands
+    assert "particles" not in commands
+
+
+def test_commands_name_the_particles_of_a_shape_model():
+    page = commands_page(Bundle.read(REPOSITORY / "bundles" / "progressive_deepssm"))
+    assert "To train, `DIR` also holds `particles/`" in page
 
 
 FLOW = """

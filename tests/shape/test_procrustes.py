@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from tools.shape.procrustes import Similarity, fit_similarity, generalised_procrustes, mirror
+from tools.shape.procrustes import Similarity, are_mirrored, fit_similarity, generalised_procrustes, mirror
 
 
 def cloud(count: int = 12) -> np.ndarray:
@@ -34,6 +34,13 @@ def test_mirror_image_needs_reflection():
     found = fit_similarity(cloud(), mirror(cloud()), reflection=True)
     assert np.linalg.det(found.rotation) == pytest.approx(-1)
     assert found.apply(cloud()) == pytest.approx(mirror(cloud()), abs=1e-9)
+
+
+@pytest.mark.parametrize(("thickness", "found"), [(3, True), (0.5, False)])
+def test_mirror_images_are_told_unless_they_are_nearly_flat(thickness, found):
+    flat = cloud() * [1, 1, thickness / 3]
+    shapes = np.stack([flat, mirror(flat), motion(4).apply(mirror(flat))]) + np.random.default_rng(0).normal(size=(3, 12, 3)) * 0.2
+    assert are_mirrored(shapes, flat).tolist() == [False, found, found]
 
 
 def test_weight_zero_ignores_a_point():

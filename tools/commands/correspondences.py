@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 import time
@@ -41,6 +42,7 @@ def correspondences(
     registration: str = "splines",
     share: float = SHARE,
     against: str | None = None,
+    force: bool = False,
 ) -> None:
     """Write TO/<case>.particles (LPS mm of each case's own image or mesh) and, into TO/model, template, shape model, figures and pictures.
 
@@ -61,6 +63,7 @@ def correspondences(
         share: of the variance, 0 to 1, in the modes that points are drawn to; less makes a smaller, more specific model.
         against: folder of other .particles of the same cases, such as those of ShapeWorks: both models side by side in
             TO/model/statistics.csv and .png. They lie in the space of the surfaces or, for mirrored cases, of their mirror images.
+        force: write into a folder that holds particle files of another origin, over those of the same cases.
 
     Raises:
         DataError: input that cannot be used, in one line that names the file.
@@ -75,6 +78,10 @@ def correspondences(
     folder = Path(to)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: not a folder")
+    if against is not None and Path(against).resolve() == folder.resolve():
+        raise DataError(f"{folder}: the points of --against lie here; choose another --to")
+    if not force:
+        _check_own(folder)
     sources, known = _sources(dataset_dir, meshes)
     training = _training(sources, known, splits_file)
     shapes = _shapes(sources, training, label, mirror)
@@ -106,6 +113,18 @@ def correspondences(
         rebuilt = " and ".join(f"{compared[name]['surface_mm']:.3f} mm off by the points of {name}" for name in ("model", "against"))
         _say(f"surfaces: {rebuilt}; points of {against} carried from all other cases land {compared['points_mm']['mean']:.3f} mm off")
     print(folder)
+
+
+def _check_own(folder: Path) -> None:
+    """Check that all particle files of a folder are named in the table that this command writes beside them."""
+    table = folder / "model" / "cases.csv"
+    own: set[str] = set()
+    if table.is_file():
+        with open(table, newline="", encoding="utf-8") as stream:
+            own = {row.get("case", "") for row in csv.DictReader(stream)}
+    for path in sorted(folder.glob("[!.]*.particles")):
+        if path.stem not in own:
+            raise DataError(f"{path}: not written by this command; choose another --to, or --force true to write over what lies there")
 
 
 def _sources(dataset_dir: str | None, meshes: str | None) -> tuple[dict[str, Path], set[str]]:

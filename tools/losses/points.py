@@ -65,18 +65,19 @@ class ProgressivePointLoss(nn.Module):
 
     Args:
         loss: of predicted and true points (B, M, 3).
-        weights: w_j; the last one holds for all further scales.
+        weights: w_j, or one number; the last one holds for all further scales.
         deep: whether every scale and step counts; otherwise only the last step of the last scale does.
 
     Raises:
-        DataError: there is no weight, or a negative one.
+        DataError: there is no weight, or one that is negative or no number.
     """
 
-    def __init__(self, loss: nn.Module | None = None, weights: Sequence[float] = (1.0,), deep: bool = True) -> None:
+    def __init__(self, loss: nn.Module | None = None, weights: float | Sequence[float] = (1.0,), deep: bool = True) -> None:
         super().__init__()
-        if not weights or min(weights) < 0:
-            raise DataError(f"weights must be at least one number, none negative, got {list(weights)}")
-        self.loss, self.weights, self.deep = PointLoss() if loss is None else loss, tuple(weights), deep
+        numbers = weights if isinstance(weights, (list, tuple)) else [weights]
+        if not numbers or not all(isinstance(weight, (int, float)) and weight >= 0 for weight in numbers):
+            raise DataError(f"weights must be at least one number, none negative, got {weights!r}")
+        self.loss, self.weights, self.deep = PointLoss() if loss is None else loss, tuple(numbers), deep
 
     def forward(self, steps: Sequence[Sequence[torch.Tensor]], true: torch.Tensor) -> PointParts:
         """Compare all scales.

@@ -15,6 +15,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from tools.bundle.overrides import to_bool
+from tools.data.checks import DataError
 from tools.registration.displacement import jacobian_determinant, resize_ddf, warp
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.procrustes import fit_similarity
@@ -64,9 +65,9 @@ class ShapeAugmentation:
         seed: of all samples.
 
     Raises:
-        ValueError: ``points`` is not (N, M, 3) with N >= 3 and M >= 4, not finite or all of one shape; there are not so many modes; the
-            bandwidth is not positive; ``folding`` is no share; a side of the grid has fewer than three voxels; the spacing is not
-            positive.
+        DataError: ``points`` is not (N, M, 3) with N >= 3 and M >= 4, not finite or all of one shape; there are not so many modes; the
+            bandwidth is not positive; ``folding`` is no share.
+        ValueError: a side of the grid has fewer than three voxels; the spacing is not positive.
     """
 
     def __init__(
@@ -82,21 +83,21 @@ class ShapeAugmentation:
     ) -> None:
         self.points = np.asarray(points, dtype=np.float64)
         if self.points.ndim != 3 or self.points.shape[0] < 3 or self.points.shape[1] < 4 or self.points.shape[2] != 3:
-            raise ValueError(f"points must be (N, M, 3) with N >= 3 and M >= 4, got {self.points.shape}")
+            raise DataError(f"drawn shapes: points must be (N, M, 3) with N >= 3 and M >= 4, got {self.points.shape}")
         if not np.isfinite(self.points).all():
-            raise ValueError("points must be finite")
+            raise DataError("drawn shapes: points must be finite")
         self.size, self.spacing = _grid(size, spacing)
-        if not 0 <= folding <= 1:
-            raise ValueError(f"folding must be a share in [0, 1], got {folding}")
+        if not isinstance(folding, (int, float)) or not 0 <= folding <= 1:
+            raise DataError(f"drawn shapes: folding must be a share in [0, 1], got {folding}")
         self.model = PointDistributionModel.fit(self.points)
         if not len(self.model.deviations):
-            raise ValueError("points are all of one shape")
+            raise DataError("drawn shapes: points are all of one shape")
         self.modes = _mode_count(self.model, modes)
         self.scores = self.model.project(self.points, self.modes) / self.model.deviations[: self.modes]
         if bandwidth is None:
             bandwidth = cKDTree(self.scores).query(self.scores, k=2)[0][:, 1].mean() / math.sqrt(self.modes)
-        if not bandwidth > 0:
-            raise ValueError(f"bandwidth must be positive, got {bandwidth}")
+        if not isinstance(bandwidth, (int, float)) or not bandwidth > 0:
+            raise DataError(f"drawn shapes: bandwidth must be a positive number, got {bandwidth}")
         self.bandwidth, self.residual, self.folding, self.seed = float(bandwidth), to_bool(residual), folding, seed
         self._tree = cKDTree(self.scores)
 
@@ -104,7 +105,8 @@ class ShapeAugmentation:
         """Samples ``first`` to ``first + count - 1`` of an endless row that the seed determines: what is drawn does not depend on how.
 
         Raises:
-            ValueError: ``count`` is negative, or nearly all drawn shapes fold or leave the grid.
+            DataError: nearly all drawn shapes fold or leave the grid.
+            ValueError: ``count`` is negative.
         """
         if count < 0:
             raise ValueError(f"count must not be negative, got {count}")
@@ -118,7 +120,7 @@ class ShapeAugmentation:
                 field = warp_field(self.points[case], points, self.size, self.spacing)
                 if float((jacobian_determinant(field) <= 0).double().mean()) <= self.folding:
                     return ShapeSample(case, points, field)
-        raise ValueError(
+        raise DataError(
             f"{TRIES} shapes drawn one after the other fold or leave the grid: a bandwidth of {self.bandwidth:.2f} is too much, "
             "or the points do not correspond"
         )
@@ -225,5 +227,5 @@ def _mode_count(model: PointDistributionModel, modes: int | float) -> int:
     if isinstance(modes, float) and 0 < modes <= 1:
         modes = model.modes_for(modes)
     if isinstance(modes, bool) or not isinstance(modes, int) or not 1 <= modes <= len(model.deviations):
-        raise ValueError(f"modes must be a share in (0, 1] or a number from 1 to {len(model.deviations)}, got {modes}")
+        raise DataError(f"drawn shapes: modes must be a share in (0, 1] or a number from 1 to {len(model.deviations)}, got {modes}")
     return modes

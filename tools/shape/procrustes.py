@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Alignment", "Similarity", "fit_similarity", "generalised_procrustes", "mirror"]
+__all__ = ["Alignment", "Similarity", "are_mirrored", "fit_similarity", "generalised_procrustes", "mirror"]
+
+FLAT = 0.2  # root-mean-square radii: shapes that are nearly flat may bend to either side
 
 
 class Similarity(NamedTuple):
@@ -116,6 +118,22 @@ def generalised_procrustes(
 def mirror(points: np.ndarray) -> np.ndarray:
     """Points (..., 3) mirrored in x."""
     return points * np.array([-1.0, 1.0, 1.0])
+
+
+def are_mirrored(shapes: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Which shapes are mirror images of a reference, (...) bool.
+
+    A reflection brings them at least twice as near to it as the best rotation, which leaves its points more than a fifth of its
+    root-mean-square radius off.
+
+    Args:
+        shapes: (..., M, 3), mm.
+        reference: (M, 3), mm.
+    """
+    turned, reflected = (
+        _size(fit_similarity(shapes, reference, reflection=reflection).apply(shapes) - reference) for reflection in (False, True)
+    )
+    return (reflected < turned / 2) & (turned > FLAT * _size(reference))
 
 
 def _size(points: np.ndarray) -> np.ndarray:

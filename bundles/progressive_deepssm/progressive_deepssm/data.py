@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,30 @@ from tools.data.checks import DataError, check_images
 from tools.data.decathlon import Case, read_images
 from tools.data.geometry import load_volume, preprocessing
 from tools.data.plan import Plan, grid_along, read_header
+from tools.registration.fields import lps_affine
 from tools.shape.augmentation import ShapeAugmentation, warp_case
 from tools.shape.distance import point_distances
-from tools.shape.particles import check_world, read_particles
+from tools.shape.particles import check_world, read_particle_set, read_particles
+from tools.shape.procrustes import are_mirrored
 from tools.shape.surfaces import label_surface
 
-__all__ = ["ShapeDataset", "case_transforms", "check_shape_cases", "check_sizes", "images_to_model", "voxels_on_grid"]
+__all__ = [
+    "FIELD",
+    "ShapeDataset",
+    "case_transforms",
+    "check_on_grid",
+    "check_shape_cases",
+    "check_sides",
+    "check_sizes",
+    "images_to_model",
+    "voxels_on_grid",
+]
 
+logger = logging.getLogger("data")
+
+FIELD = 0.75  # along each axis: what an image must show of the smallest training image, and the network's field of the image
 FARTHEST = 3  # voxels, median distance of points from their surface
+OUTSIDE = 0.05  # of a case's points, at most, where the grid crops its image
 
 
 class LoadPoints(Transform):
@@ -69,7 +85,7 @@ class ShapeDataset(CacheDataset):
         data: case dictionaries of paths.
         transform: :func:`case_transforms`.
         shapes: makes what draws the shapes, from the points (N, M, 3) of the cases of ``data`` and no others, such as
-            :class:`tools.shape.augmentation.ShapeAugmentation` with everything else given. Called when the first is drawn.
+            :class:`tools.shape.augmentation.ShapeAugmentation` with everything else given; None where none are drawn.
         classes: channels of a label map, with the background.
         **options: of ``CacheDataset``.
     """
@@ -82,13 +98,11 @@ class ShapeDataset(CacheDataset):
         classes: int = 2,
         **options: Any,
     ) -> None:
-        self.shapes, self.classes = shapes, classes
         super().__init__(data, transform, **options)
-
-    @cached_property
-    def augmentation(self) -> ShapeAugmentation:
-        """What draws the shapes."""
-        return self.shapes(np.stack([np.asarray(self[index]["points"]) for index in range(len(self))]))
+        self.classes = classes
+        self.augmentation = None
+        if shapes is not None:  # now, so that a training that cannot draw any does not begin
+            self.augmentation = shapes(np.array([np.asarray(self[index]["points"]) for index in range(len(self))]))
 
     def _transform(self, index: int) -> Any:
         """Case ``index``; those from ``len(self)`` on are drawn: the image of the nearest real case, warped to a drawn shape."""
@@ -109,17 +123,29 @@ def voxels_on_grid(case: Case, plan: Plan) -> np.ndarray:
 
 
 def check_sizes(cases: Iterable[Case], plan: Plan) -> None:
-    """Check that images are no smaller than the network's field, which the plan keeps as ``extra["shape"]["field"]``.
+    """Check that images show about the field of the training images; those that the grid crops are warned of.
+
+    The plan keeps the least field as ``extra["shape"]["field"]``, and the largest training image as ``extra["shape"]["largest"]`` where
+    the grid crops that too. Along each axis, three quarters of an image must fit into the grid or into that image.
 
     Raises:
-        DataError: an image is; the line names it.
+        DataError: an image is smaller, or larger; the line names it.
     """
-    field = np.array(plan.extra["shape"]["field"])
+    shape = plan.extra["shape"]
+    field, largest = np.array(shape["field"]), np.maximum(plan.size, shape.get("largest", plan.size))
+    cropped = []
     for case in cases:
         voxels = voxels_on_grid(case, plan)
+        image = f"{case.image}: {_by(voxels)} voxels of {_by(plan.spacing)} mm"
         if (voxels < field).any():
-            spacing, small, least = (" x ".join(f"{value:g}" for value in values) for values in (plan.spacing, voxels, field))
-            raise DataError(f"{case.image}: {small} voxels of {spacing} mm are less than the network's field, {least}")
+            raise DataError(f"{image} are less than the network's field, {_by(field)}")
+        if (FIELD * voxels > largest).any():
+            raise DataError(f"{image} are more than four thirds of the network's field, {_by(largest)}; crop the image about the structure")
+        if (voxels > plan.size).any():
+            cropped.append(image)
+    if cropped:
+        grid = f"the network's grid, {_by(plan.size)}"
+        logger.warning(f"{len(cropped)} image(s) are larger than {grid}, and cropped to it about their centre, such as {cropped[0]}")
 
 
 def check_shape_cases(cases: Sequence[Case], points: int, structure: int | None = None) -> None:
@@ -145,13 +171,49 @@ def check_shape_cases(cases: Sequence[Case], points: int, structure: int | None 
             raise DataError(f"{case.particles}: its points lie {away:.1f} mm from the surface of {what}; which --structure are they of?")
 
 
+def check_on_grid(cases: Iterable[Case], plan: Plan) -> None:
+    """Check that the points of cases lie on the network's grid, whose centre is that of the image.
+
+    Raises:
+        DataError: more than one in twenty of a case's points lie outside.
+    """
+    for case in cases:
+        shape, affine = read_header(case)
+        inverse = np.linalg.inv(lps_affine(affine))
+        voxels = read_particles(case.particles) @ inverse[:3, :3].T + inverse[:3, 3]
+        away = np.abs(voxels - (shape - 1) / 2) * np.linalg.norm(affine[:3, :3], axis=0)
+        axes = grid_along(np.arange(3), affine, plan.orientation)[0].astype(int)
+        outside = float((away[:, axes] > np.array(plan.size) * plan.spacing / 2).any(1).mean())
+        if outside > OUTSIDE:
+            grid = f"{_by(plan.size)} voxels of {_by(plan.spacing)} mm about the image's centre"
+            what = f"{case.particles}: {outside:.0%} of the points lie outside the network's grid, {grid}"
+            raise DataError(f"{what}: --size or --spacing, in fine-tuning those of the model, are too small")
+
+
+def check_sides(cases: Sequence[Case]) -> None:
+    """Check that no case's points are the mirror image of the first one's: a shape model of both sides is flat.
+
+    Raises:
+        DataError: a case's are; the line names it.
+    """
+    shapes = read_particle_set([case.particles for case in cases])
+    mirrored = are_mirrored(shapes, shapes[0])
+    if mirrored.any():
+        odd = cases[int(np.argmax(mirrored))].particles
+        raise DataError(f"{odd}: the points are mirror images of those of {cases[0].name}; train left and right sides each by itself")
+
+
 def images_to_model(dataset_dir: str | os.PathLike, plan: Plan) -> list[dict[str, str]]:
     """The images of a data set's test list, of all its lists, or of a folder, checked, as MONAI data dictionaries.
 
     Raises:
-        DataError: there is no image, one has a fault, or is smaller than the network's field.
+        DataError: there is no image, one has a fault, or is much smaller or larger than the network's field.
     """
     cases = read_images(dataset_dir)
     check_images(cases)
     check_sizes(cases, plan)
     return [{"image": str(Path(case.image))} for case in cases]
+
+
+def _by(values: Iterable[float]) -> str:
+    return " x ".join(f"{value:g}" for value in values)

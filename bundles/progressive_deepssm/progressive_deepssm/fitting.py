@@ -20,13 +20,16 @@ from tools.bundle.checkpoint import plain
 from tools.bundle.precision import autocast
 from tools.data.checks import DataError
 from tools.data.plan import Plan
+from tools.networks.shape_networks import ShapeNetwork
 from tools.shape.distance import warp_mesh
+from tools.shape.procrustes import are_mirrored, fit_similarity
 from tools.shape.surfaces import Surface, decimated, label_surface, read_surface, smoothed, write_surface
 
-__all__ = ["ErrorCalibrator", "ShapeModelFitter", "TEMPLATE", "make_template", "read_template"]
+__all__ = ["ErrorCalibrator", "ShapeModelFitter", "TEMPLATE", "check_correspondence", "make_template", "read_template"]
 
 TEMPLATE = "template.vtk"
 VERTICES = 4000  # at most, of the template
+STRANGE = 0.5  # root-mean-square radii of the mean shape: points in another order lie about one off, those of any anatomy far less
 
 
 def make_template(points: Sequence[np.ndarray], labels: Sequence[np.ndarray], mean: np.ndarray, plan: Plan) -> Surface:
@@ -49,6 +52,31 @@ def make_template(points: Sequence[np.ndarray], labels: Sequence[np.ndarray], me
     return warp_mesh(smoothed(decimated(surface, VERTICES)), points[nearest], mean)
 
 
+@torch.no_grad()
+def check_correspondence(network: ShapeNetwork, points: np.ndarray, names: Sequence[str]) -> None:
+    """Check that a network's shape model can make points anew, wherever they lie: they correspond to the model's then.
+
+    Args:
+        network: with a shape model.
+        points: (N, M, 3) in the frame, mm.
+        names: of the N cases, for the message.
+
+    Raises:
+        DataError: those of a case do not, or are mirror images of the model's; the line names the worst case.
+    """
+    mean = network.mean.double().cpu().numpy()
+    mirrored = are_mirrored(points, mean)
+    if mirrored.any():
+        raise DataError(f"{names[int(np.argmax(mirrored))]}: the points are mirror images of the model's; train each side by itself")
+    placed = fit_similarity(points, mean).apply(points)
+    rebuilt = network.reconstruct(torch.from_numpy(placed).to(network.mean)).double().cpu().numpy()
+    errors = np.sqrt(((placed - rebuilt) ** 2).sum(-1).mean(-1))
+    worst, radius = int(errors.argmax()), float(np.sqrt(((mean - mean.mean(0)) ** 2).sum(1).mean()))
+    if errors[worst] > STRANGE * radius:
+        what = f"{names[worst]}: the points do not correspond to the model's, whose shape model misses them by {errors[worst]:.1f} mm"
+        raise DataError(f"{what}; both must come from the same correspondences")
+
+
 def read_template(model_dir: str | os.PathLike) -> Surface:
     """The template of a trained model.
 
@@ -64,7 +92,8 @@ def read_template(model_dir: str | os.PathLike) -> Surface:
 class ShapeModelFitter:
     """Handler: before the first step gives the network its shape model and writes the template mesh, ``template.vtk``, beside the weights.
 
-    A network that comes with a shape model (fine-tuning) keeps it. It must stand before the handler that resumes a run.
+    A network that comes with a shape model (fine-tuning) keeps it, and the points of the cases must correspond to it. The handler must
+    stand before the one that resumes a run.
 
     Args:
         network: a :class:`tools.networks.shape_networks.ShapeNetwork`.
@@ -82,13 +111,19 @@ class ShapeModelFitter:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Fit, once."""
+        """Fit, once.
+
+        Raises:
+            DataError: see :func:`check_correspondence`.
+        """
         if engine.state.iteration > 0:
             return
         network = plain(self.network)
         cases: list[Any] = [self.dataset[index] for index in range(len(self.dataset))]
         points = torch.stack([convert_to_tensor(case["points"], track_meta=False) for case in cases])
-        if not network.fitted:
+        if network.fitted:
+            check_correspondence(network, points.double().numpy(), [case["name"] for case in cases])
+        else:
             network.fit(points)
         if self.rank == 0:
             labels = [np.asarray(case["label"])[0] for case in cases]

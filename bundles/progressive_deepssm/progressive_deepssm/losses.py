@@ -35,7 +35,7 @@ class ShapeLoss(nn.Module):
 
     Args:
         point_loss: L, see :class:`tools.losses.points.PointLoss`.
-        scale_weights: w_j; the last one holds for all further scales.
+        scale_weights: w_j, or one number; the last one holds for all further scales.
         deep_supervision: whether every scale learns from a loss of its own, or all from that of the last one.
         segmentation_weight, uncertainty_weight: b and u.
         code_weight: of the squared difference of codes, relative to the point loss of the auto-encoder.
@@ -44,7 +44,7 @@ class ShapeLoss(nn.Module):
     def __init__(
         self,
         point_loss: nn.Module | None = None,
-        scale_weights: Sequence[float] = (1.0,),
+        scale_weights: float | Sequence[float] = (1.0,),
         deep_supervision: bool | str = True,
         segmentation_weight: float = 1.0,
         uncertainty_weight: float = 0.1,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from progressive_deepssm.data import check_shape_cases, check_sizes, voxels_on_grid
+from progressive_deepssm.data import FIELD, check_on_grid, check_shape_cases, check_sides, check_sizes, voxels_on_grid
 from tools.bundle.run_data import RunData, as_dictionaries
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
@@ -22,20 +22,19 @@ __all__ = ["ShapeRunData", "mode_numbers", "refinement_numbers", "scale_numbers"
 
 LEAST_CASES = 3  # a shape model of two shapes is a line
 LEAST_MODES = 16
-FIELD = 0.75  # of the smallest training image, along each axis
 
 
 def scale_numbers(points: int, scales: Sequence[int] | str | None) -> list[int]:
     """Sizes of the nested scales: the ones given, by default by halving (64, 128, 256, 512 for 512 points); "single" is all points at once.
 
     Raises:
-        DataError: they do not rise, or there are fewer points.
+        DataError: they are no numbers, do not rise, or there are fewer points.
     """
     if scales is None:
         return scale_sizes(points)
     if scales == "single":
         return [points]
-    numbers = [int(n) for n in (scales if isinstance(scales, (list, tuple)) else [scales])]
+    numbers = _numbers("scales", scales)
     if not numbers or numbers[0] < 4 or any(a >= b for a, b in pairwise(numbers)):
         raise DataError(f"scales must rise and begin with 4 or more, not {numbers}")
     if numbers[-1] > points:
@@ -52,27 +51,30 @@ def mode_numbers(modes: int | Sequence[int], scales: Sequence[int], cases: int) 
         cases: training shapes.
 
     Raises:
-        DataError: there is not one for each scale, or one is not positive.
+        DataError: there is not one for each scale, or one is no positive number.
     """
     if isinstance(modes, (list, tuple)):
-        numbers = [int(n) for n in modes]
+        numbers = _numbers("modes", modes)
     else:
-        numbers = [max(min(int(modes), LEAST_MODES), int(modes) * scale // scales[-1]) for scale in scales]
+        [most] = _numbers("modes", modes)
+        numbers = [max(min(most, LEAST_MODES), most * scale // scales[-1]) for scale in scales]
     if len(numbers) != len(scales) or min(numbers) < 1:
         raise DataError(f"modes must be one number, or one for each of the scales {list(scales)}, not {modes}")
     return [min(n, cases - 1) for n in numbers]
 
 
 def refinement_numbers(refinements: int | Sequence[int], scales: Sequence[int]) -> list[int]:
-    """Numbers of refinement steps of the scales: one number for all, or one each, the last ones of which count where scales are fewer.
+    """Numbers of refinement steps of the scales: one number for all, or one each, counted from the last scale.
+
+    Where scales are fewer, the first numbers are left out; where they are more, the first number holds for those too.
 
     Raises:
-        DataError: there are fewer numbers than scales, or a negative one.
+        DataError: there is no number, or a negative one.
     """
-    numbers = [int(n) for n in (refinements if isinstance(refinements, (list, tuple)) else [refinements] * len(scales))]
-    if len(numbers) < len(scales) or min(numbers) < 0:
+    numbers = _numbers("refinements", refinements)
+    if not numbers or min(numbers) < 0:
         raise DataError(f"refinements must be one number, or one for each of the scales {list(scales)}, not {refinements}")
-    return numbers[-len(scales) :]
+    return [numbers[0]] * (len(scales) - len(numbers)) + numbers[-len(scales) :]
 
 
 class ShapeRunData(RunData):
@@ -113,7 +115,7 @@ class ShapeRunData(RunData):
             raise DataError(f"{description}: {len(cases)} training cases with label and particles, at least {LEAST_CASES} are needed")
         points = len(read_particles(cases[0].particles))
         scales = scale_numbers(points, self._scales)
-        field = np.min([voxels_on_grid(case, plan) for case in cases], axis=0)
+        voxels = np.array([voxels_on_grid(case, plan) for case in cases])
         shape = {
             **self._shape,
             "points": points,
@@ -121,8 +123,10 @@ class ShapeRunData(RunData):
             "refinements": refinement_numbers(self._shape.get("refinements", 1), scales),
             "modes": mode_numbers(self._modes, scales, len(cases)),
             "structure": self._structure,
-            "field": [int(n) for n in np.maximum(1, np.floor(FIELD * np.minimum(field, plan.size)))],
+            "field": [int(n) for n in np.maximum(1, np.floor(FIELD * np.minimum(voxels.min(0), plan.size)))],
         }
+        if (voxels > plan.size).any():
+            shape["largest"] = voxels.max(0).tolist()
         return replace(plan, extra={**plan.extra, "shape": shape})
 
     @property
@@ -139,7 +143,7 @@ class ShapeRunData(RunData):
         """Look at every input file before work starts.
 
         Raises:
-            DataError: see :meth:`tools.bundle.run_data.RunData.check` and :func:`progressive_deepssm.data.check_shape_cases`.
+            DataError: see :meth:`tools.bundle.run_data.RunData.check` and the checks in :mod:`progressive_deepssm.data`.
         """
         super().check(need_labels, need_particles)
         cases = [case for case in self.dataset.cases if case.label is not None and case.particles is not None]
@@ -149,10 +153,19 @@ class ShapeRunData(RunData):
             raise DataError(f"structure {structure} is none of the label values {list(self.plan.labels)}")
         check_shape_cases(cases, sizes["points"], structure)
         check_sizes(cases, self.plan)
+        check_on_grid(cases, self.plan)
+        check_sides(_with_points([*self.split.train, *self.split.validation]))
 
 
 def _with_points(cases: Sequence[Case]) -> list[Case]:
     return [case for case in cases if case.label is not None and case.particles is not None]
+
+
+def _numbers(option: str, value: Any) -> list[int]:
+    try:
+        return [int(n) for n in (value if isinstance(value, (list, tuple)) else [value])]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"--{option} {value}: give whole numbers") from error
 
 
 def _number(structure: Any) -> int:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from tools.bundle.overrides import to_bool
-from tools.bundle.schedule import stage_bounds, warmup_cosine
+from tools.bundle.schedule import parsed_stages, stage_bounds, warmup_cosine
 from tools.data.checks import DataError
 
 __all__ = ["Schedule", "Stage", "Step"]
@@ -74,7 +74,7 @@ class Schedule:
     def __init__(
         self, stages: Sequence[Stage | Mapping[str, Any]], total_steps: int = 1, warmup: float = 0.03, final: float = 0.01
     ) -> None:
-        self.stages = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
+        self.stages = parsed_stages(stages, Stage)
         if not self.stages:
             raise DataError("a schedule needs at least one stage")
         self.total_steps, self.warmup, self.final = int(total_steps), warmup, final

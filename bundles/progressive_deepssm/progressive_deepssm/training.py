@@ -14,7 +14,9 @@ from tools.bundle.checkpoint import plain
 from tools.bundle.precision import autocast, volume_training_dtype
 from tools.bundle.steps import optimise, seeded_generator
 from tools.data.augmentation import Augmentation
+from tools.data.checks import DataError
 from tools.data.plan import Plan
+from tools.networks.shape_networks import TLShapeNetwork
 
 __all__ = ["ShapeUpdate"]
 
@@ -33,6 +35,9 @@ class ShapeUpdate:
         precision: "auto", "float32", "bf16" or "fp16" (:func:`tools.bundle.precision.volume_training_dtype`).
         max_norm: gradients are clipped to this norm.
         rank: number of this process.
+
+    Raises:
+        DataError: the stages are those of another architecture.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class ShapeUpdate:
         max_norm: float = 1.0,
         rank: int = 0,
     ) -> None:
+        _check_stages(schedule, plain(network))
         self.network, self.optimizer, self.schedule, self.loss, self.plan = network, optimizer, schedule, loss, plan
         self.augmentation, self.seed, self.max_norm, self.rank = augmentation, int(seed), max_norm, rank
         device = next(network.parameters()).device
@@ -106,3 +112,14 @@ class ShapeUpdate:
             deformed.append((self.augmentation.intensities(moved[0], generator), *moved[1:]))
         image, one_hot, voxels = (torch.cat(parts) for parts in zip(*deformed))
         return image, one_hot, (voxels - centre) * spacing
+
+
+def _check_stages(schedule: Schedule, network: nn.Module) -> None:
+    """TL-DeepSSM must learn its auto-encoder, and the progressive network has none."""
+    hint = "take architecture and stages from experiments/tl_deepssm.json"
+    if not isinstance(network, TLShapeNetwork):
+        odd = next((stage for stage in schedule.stages if stage.learn != "points"), None)
+        if odd is not None:
+            raise DataError(f"stage {odd.name!r}: learn {odd.learn!r} is of TL-DeepSSM; {hint}")
+    elif not any(stage.learn in ("autoencoder", "codes_and_autoencoder") for stage in schedule.stages):
+        raise DataError(f"architecture 'tl': no stage learns the auto-encoder; {hint}")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from progressive_deepssm.data import ShapeDataset, check_shape_cases
+from progressive_deepssm.data import ShapeDataset, check_on_grid, check_shape_cases, check_sizes
 from progressive_deepssm.frame import frame_affine, to_frame, to_world
 from progressive_deepssm.run_data import mode_numbers, refinement_numbers, scale_numbers
 from progressive_deepssm.sampling import CaseSampler, collate_cases
@@ -15,6 +17,7 @@ from tools.data.decathlon import Case
 from tools.data.files import write_nifti
 from tools.data.plan import Plan
 from tools.shape.augmentation import ShapeAugmentation
+from tools.shape.particles import write_particles
 from tools.shape.surfaces import label_surface
 
 PLAN = Plan(labels={0: "background", 1: "bone"}, size=(16, 32, 16), spacing=(1.0, 2.0, 3.0))
@@ -73,14 +76,31 @@ def test_modes_for_other_scales():
         mode_numbers([3, 5, 7], [64, 128], 160)
 
 
-@pytest.mark.parametrize(("given", "expected"), [(2, [2, 2]), ([1, 1, 1, 2], [1, 2]), ([0, 3], [0, 3])])
+@pytest.mark.parametrize(("given", "expected"), [(2, [2, 2]), ([1, 1, 1, 2], [1, 2]), ([0, 3], [0, 3]), ([1], [1, 1])])
 def test_refinements(given, expected):
     assert refinement_numbers(given, [64, 128]) == expected
 
 
-def test_too_few_refinements():
+def test_the_first_refinements_hold_for_the_scales_of_more_points():
+    assert refinement_numbers([1, 1, 1, 2], scale_numbers(2048, None)) == [1, 1, 1, 1, 1, 2]
+
+
+def test_no_refinements():
     with pytest.raises(DataError, match="refinements"):
-        refinement_numbers([1], [64, 128])
+        refinement_numbers([], [64, 128])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "option"),
+    [
+        (lambda: scale_numbers(512, "half"), "--scales half"),
+        (lambda: mode_numbers("many", [64], 9), "--modes many"),
+        (lambda: refinement_numbers(["a"], [64]), "--refinements"),
+    ],
+)
+def test_words_in_place_of_numbers(numbers, option):
+    with pytest.raises(DataError, match=f"{option}.*: give whole numbers"):
+        numbers()
 
 
 def test_every_pass_has_each_case_once():
@@ -131,6 +151,46 @@ def test_points_lie_on_their_structure(tmp_path, structure, fault):
             check_shape_cases([case], count, structure)
 
 
+def image_of(folder: Path, shape: tuple[int, int, int]) -> Case:
+    """An image of voxels of ``PLAN``, whose axes are permuted and flipped."""
+    affine = np.zeros((4, 4))
+    affine[[0, 1, 2, 3], [2, 0, 1, 3]] = (-1.0, 2.0, 3.0, 1.0)
+    write_nifti(folder / "image.nii.gz", np.zeros(np.array(shape)[[1, 2, 0]], np.float32), affine)
+    return Case("case", folder / "image.nii.gz", None, particles=folder / "case.particles")
+
+
+@pytest.mark.parametrize("shape", [(16, 32, 16), (21, 42, 21)])
+def test_images_of_about_the_networks_field(tmp_path, caplog, shape):
+    check_sizes([image_of(tmp_path, shape)], replace(PLAN, extra={"shape": {"field": [12, 24, 12]}}))
+    assert ("1 image(s) are larger than the network's grid, 16 x 32 x 16" in caplog.text) == (shape != PLAN.size)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fault"),
+    [((16, 32, 11), "less than the network's field, 12"), ((16, 43, 16), "more than four thirds of the .*, 16 x 32 x 16")],
+)
+def test_images_of_another_field(tmp_path, shape, fault):
+    with pytest.raises(DataError, match=rf"image.nii.gz: {shape[0]} x {shape[1]} x {shape[2]} voxels of 1 x 2 x 3 mm are {fault}"):
+        check_sizes([image_of(tmp_path, shape)], replace(PLAN, extra={"shape": {"field": [12, 24, 12]}}))
+
+
+def test_images_as_large_as_those_that_a_training_cropped(tmp_path):
+    check_sizes([image_of(tmp_path, (16, 64, 16))], replace(PLAN, extra={"shape": {"field": [12, 24, 12], "largest": [16, 64, 16]}}))
+
+
+@pytest.mark.parametrize(("second", "fits"), [(30.0, True), (34.0, False)])
+def test_points_that_the_grid_crops(tmp_path, second, fits):
+    """The grid reaches 32 mm to the front of the image's centre."""
+    case = image_of(tmp_path, (16, 64, 16))
+    centre = np.array([-7.5, 63.0, 22.5])  # RAS mm
+    write_particles(case.particles, (centre + [0.0, second, 0.0]) * [-1.0, -1.0, 1.0] + np.zeros((20, 3)))
+    if fits:
+        check_on_grid([case], PLAN)
+    else:
+        with pytest.raises(DataError, match=r"case.particles: 100% of the points lie outside .* --size or --spacing"):
+            check_on_grid([case], PLAN)
+
+
 @pytest.fixture
 def spheres() -> ShapeDataset:
     """Six bright spheres of radii 5 to 7.5 voxels, their points 1 voxel apart in mm."""
@@ -166,3 +226,9 @@ def test_image_and_label_of_a_drawn_case_follow_its_points(spheres):
         volume = 4 / 3 * np.pi * radius**3
         assert float((case["label"] == 2).sum()) == pytest.approx(volume, rel=0.15)  # whole voxels
         assert float(case["image"].sum()) == pytest.approx(volume, rel=0.15)  # whole voxels
+
+
+def test_shapes_that_cannot_be_drawn_stop_a_training_before_it_begins(spheres):
+    shapes = partial(ShapeAugmentation, size=(24, 24, 24), spacing=(1.0, 1.0, 1.0), modes=9)
+    with pytest.raises(DataError, match="drawn shapes: modes must be"):
+        ShapeDataset(spheres.data, spheres.transform, shapes=shapes, progress=False, num_workers=0)

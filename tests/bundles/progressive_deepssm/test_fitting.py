@@ -2,12 +2,17 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from progressive_deepssm.fitting import ErrorCalibrator
-from tools.networks.shape_networks import ShapeOutput
+from progressive_deepssm.fitting import ErrorCalibrator, check_correspondence
+from progressive_deepssm.networks import network_from_plan
+from tools.data.checks import DataError
+from tools.data.plan import Plan
+from tools.networks.shape_networks import ShapeNetwork, ShapeOutput
+from tools.shape.procrustes import mirror
 
 EXPECTED = torch.tensor([0.5, 1.0, 4.0])  # mm
 
@@ -51,3 +56,35 @@ def test_expected_errors_are_calibrated_at_the_end(calibrator, epoch, stopped, c
     expected = torch.tensor([3.0, 2.5, 0.625]) if calibrated else torch.ones(3)
     assert torch.allclose(calibrator.update.network.calibration, expected)
     assert calibrator.update.steps == ([7, 8] if calibrated else [])
+
+
+def ellipsoids(cases: int) -> np.ndarray:
+    """Points (cases, 40, 3) of ellipsoids of about 10 mm, anywhere."""
+    generator = np.random.default_rng(0)
+    directions = generator.standard_normal((40, 3))
+    radii = np.array([8.0, 12.0, 6.0]) * generator.uniform(0.8, 1.2, (cases, 1, 3))
+    return radii * directions / np.linalg.norm(directions, axis=1)[:, None] + generator.uniform(-20, 20, (cases, 1, 3))
+
+
+@pytest.fixture(scope="module", params=["progressive", "tl"])
+def network(request) -> ShapeNetwork:
+    """With a shape model of five ellipsoids, and random weights."""
+    sizes = {"architecture": request.param, "channels": [4] * 4, "scales": [40], "modes": [4], "refinements": [1], "hidden": 8}
+    network = network_from_plan(Plan(labels={0: "background", 1: "bone"}, size=(16, 16, 16), extra={"shape": sizes}))
+    network.fit(torch.from_numpy(ellipsoids(5)))
+    return network
+
+
+def test_points_of_unseen_cases_correspond(network):
+    check_correspondence(network, ellipsoids(9)[5:] + [50.0, 0.0, 0.0], list("abcd"))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [(lambda points: points[::-1], "b: the points do not correspond to the model's"), (mirror, "b: the points are mirror images")],
+)
+def test_points_that_do_not_correspond_to_the_model(network, change, fault):
+    points = ellipsoids(9)[5:]
+    points[1] = change(points[1])
+    with pytest.raises(DataError, match=fault):
+        check_correspondence(network, points, list("abcd"))

@@ -16,6 +16,7 @@ from tools.bundle.errors import cause
 from tools.data.files import write_nifti
 from tools.data.plan import Plan
 from tools.shape.particles import read_particles, write_particles
+from tools.shape.procrustes import mirror
 from tools.shape.surfaces import read_surface
 
 
@@ -104,6 +105,23 @@ def test_particles_in_the_wrong_world(training, own_dataset):
     assert "case_02.particles: the points lie outside their image (wrong world)" in refused(training)
 
 
+def test_particles_of_both_sides(training, own_dataset):
+    path = own_dataset / "particles" / "case_03.particles"
+    points = read_particles(path)
+    write_particles(path, mirror(points - points.mean(0)) + points.mean(0))
+    assert "case_03.particles: the points are mirror images of those of case_" in refused(training)
+
+
+def test_particles_that_do_not_correspond_to_those_of_the_model_to_fine_tune(training, own_dataset, model):
+    for path in (own_dataset / "particles").iterdir():
+        write_particles(path, read_particles(path)[::-1])
+    assert "the points do not correspond to the model's" in refused(training, finetune=True, model_dir=model)
+
+
+def test_a_grid_that_crops_the_points(training):
+    assert "of the points lie outside the network's grid, 16 x 16 x 16 voxels of 1.5 x 1.5 x 1.5 mm" in refused(training, size=16)
+
+
 def test_a_case_without_particles(training, own_dataset):
     (own_dataset / "particles" / "case_01.particles").unlink()
     assert "case_01.nii.gz: no particle file" in refused(training)
@@ -149,6 +167,10 @@ def test_a_training_that_is_stopped_early_calibrates_its_uncertainties(train, tm
         ({"precision": "fp16"}, "precision 'fp16' needs a GPU; on a CPU use 'bf16' or 'float32'"),
         ({"early_stopping_patience": -1}, "early_stopping_patience must not be negative, got -1"),
         ({"stages": [{"name": "all", "learn": "pionts"}]}, "stage 'all': learn must be one of"),
+        ({"stages": [{"name": "all", "learn": "codes"}]}, "stage 'all': learn 'codes' is of TL-DeepSSM; take architecture and stages from"),
+        ({"architecture": "tl"}, "architecture 'tl': no stage learns the auto-encoder; take architecture and stages from"),
+        ({"scale_weights": "many"}, "weights must be at least one number"),
+        ({"shapes#modes": 100, "shape_augmentation": 0.5}, "drawn shapes: modes must be"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
