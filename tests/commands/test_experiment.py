@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -57,7 +58,13 @@ STAGES = [
     {"name": "joint", "share": 0.5, "registration": 2, "segmentation": 1},
 ]
 # Dice of the four cases in each run, by hand
-DICE = {"one_a": (0.8, 0.7, 0.6, 0.9), "one_b": (0.6, 0.7, 0.8, 0.7), "none": (0.5, 0.5, 0.6, 0.6), "extra": (0.1, 0.1, 0.1, 0.1)}
+DICE = {
+    "one_a": (0.8, 0.7, 0.6, 0.9),
+    "one_b": (0.6, 0.7, 0.8, 0.7),
+    "none": (0.5, 0.5, 0.6, 0.6),
+    "extra": (0.1, 0.1, 0.1, 0.1),
+    "of_two": (0.9, 0.9, 0.9, 0.9),
+}
 
 
 class FakeProcess:
@@ -268,6 +275,55 @@ def test_a_changed_evaluation_is_noticed(make: Callable[..., Experiment]) -> Non
     everything(make(FakeProcess()))
     with pytest.raises(DataError, match=r"evaluation 'instance' of run 'one_a' was made with iterations = 5, now it is 6"):
         everything(make(FakeProcess(), evaluations={"network": {}, "instance": {"iterations": 6}}))
+
+
+@pytest.fixture
+def of_domains(tmp_path: Path, tiny_dataset: Path) -> Callable[[], Experiment]:
+    """Makes an experiment on the domains ``first`` and ``second`` of a folder that holds ``another`` too; its run was carried out."""
+    for name in ("another", "first", "second"):
+        shutil.copytree(tiny_dataset, tmp_path / "domains" / name)
+    runs = {"of_two": {"overrides": {"domains": "first,second"}, "evaluations": ["network"], "evaluating": ["domains"]}}
+    write_json(
+        tmp_path / "two.json",
+        {
+            "name": "two",
+            "runs": runs,
+            "evaluations": {"network": {}},
+            "metrics": {"dice": {"title": "Dice"}},
+            "rows": {"two": {"of": ["of_two/network"]}},
+        },
+    )
+
+    def make() -> Experiment:
+        definition, bundle = read_definition(tmp_path / "two.json"), BUNDLES / "multidomain_segmentation"
+        return Experiment(definition, bundle, tmp_path / "domains", tmp_path / "out", execute=FakeProcess())
+
+    work = make()
+    assert work.train("of_two")
+    assert work.evaluate("of_two", "network")
+    return make
+
+
+def test_data_sets_that_a_run_does_not_use_change_nothing(of_domains: Callable[[], Experiment], tmp_path: Path) -> None:
+    assert of_domains().record("of_two", "network")["settings"]["dataset"] == "first, 6 cases; second, 6 cases"
+    shutil.rmtree(tmp_path / "domains" / "another")
+    assert of_domains().usable("of_two", "network")
+
+
+def test_records_of_all_data_sets_of_a_folder_are_accepted(of_domains: Callable[[], Experiment]) -> None:
+    path = of_domains().run_dir("of_two") / "run.json"
+    record = json.loads(path.read_text())
+    record["settings"]["dataset"] = "first, 6 cases; gone, 3 cases; second, 6 cases"
+    write_json(path, record)
+    assert of_domains().usable("of_two", "network")
+
+
+def test_a_changed_data_set_is_noticed(of_domains: Callable[[], Experiment], tmp_path: Path) -> None:
+    path = tmp_path / "domains" / "second" / "dataset.json"
+    content = json.loads(path.read_text())
+    write_json(path, {**content, "training": content["training"][1:]})
+    with pytest.raises(DataError, match='dataset = "first, 6 cases; second, 6 cases", now it is "first, 6 cases; second, 5 cases"'):
+        of_domains().check(["of_two"])
 
 
 def test_a_misspelled_override_is_found_before_work(make: Callable[..., Experiment]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan, SlicePlan, make_domain_plan
-from tools.data.domains import check_domains, read_domains
+from tools.data.domains import check_domains, chosen_names, read_domains
 from tools.data.files import write_nifti
 
 KNEE = {"0": "background", "1": "femur", "2": "tibia"}
@@ -54,6 +54,21 @@ def single(tmp_path):
     entries = json.loads((root / "dataset.json").read_text())["training"]
     describe(root, training=[{**entry, "domain": "knee" if k < 2 else "foot"} for k, entry in enumerate(entries)])
     return root
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (None, ()),
+        ("knee", ("knee",)),
+        ("knee, foot,knee", ("knee", "foot")),
+        (["knee", "foot"], ("knee", "foot")),
+        (2019, ("2019",)),
+        ((2019, "foot"), ("2019", "foot")),
+    ],
+)
+def test_names_of_domains_from_a_command_line(given, names):
+    assert chosen_names(given) == names
 
 
 def test_folder_of_data_sets(folder):

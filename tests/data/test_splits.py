@@ -225,6 +225,11 @@ def test_split_that_does_not_fit(dataset, record, message):
         apply_split(dataset, record)
 
 
+def test_only_some_validation_cases_with_a_label(dataset):
+    with pytest.raises(DataError, match=r"validation case case_05 has no label in the data set, unlike others"):
+        apply_split(with_labels(dataset, 5), {"train": ["case_01"], "validation": ["case_00", "case_05"]})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [(None, "missing"), ("{", "JSON"), ("[]", "train"), ('{"train": [], "validation": []}', "empty"), ('{"train": "x"}', "train")],
@@ -320,25 +325,70 @@ def test_patients_that_a_description_names_stay_together(dataset):
         assert len({patient[case.name] for case in split.labelled}) == 1
 
 
+def of_patients(dataset, prefix, numbers):
+    """A domain of one case of each of the patients."""
+    cases = (dataclasses.replace(dataset.cases[0], name=f"{prefix}{k}", patient=str(k)) for k in numbers)
+    return dataclasses.replace(dataset, cases=tuple(cases))
+
+
 @pytest.mark.parametrize(("holdout", "fold"), [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1), ("1", "all")])
 def test_a_patient_of_several_domains_is_on_one_side_in_all(dataset, holdout, fold):
-    def of(prefix, first):
-        cases = (dataclasses.replace(dataset.cases[0], name=f"{prefix}{k}", patient=str(k)) for k in range(first, first + 6))
-        return dataclasses.replace(dataset, cases=tuple(cases))
-
-    domains = {"t1": of("a", 1), "t2": of("b", 4)}
+    domains = {"t1": of_patients(dataset, "a", range(1, 7)), "t2": of_patients(dataset, "b", range(4, 10))}
     splits = select_domains(domains, folds=3, fold=fold, holdout=holdout)
     sides = {
         side: {case.patient for split in splits.values() for case in getattr(split, side)} for side in ("train", "validation", "report")
     }
     assert not sides["train"] & sides["report"]
     assert not sides["validation"] & sides["report"]
+    assert bool(sides["train"] & sides["validation"]) is (fold == "all")
     assert len(sides["report"]) == int(holdout)
     for split in splits.values():
-        own = {case.patient for case in split.validation}
-        assert own
-        assert split.record["validation_in_training"] == bool(own & sides["train"])
-    assert all(split.train for split in splits.values())
+        assert split.train
+        assert split.validation
+        assert split.record["validation_in_training"] is (fold == "all")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shared_patients_of_each_domain_are_spread_over_the_folds(dataset, seed):
+    """A few of the many of t1 are in t2 or t3 as well."""
+    domains = {"t1": range(40), "t2": [*range(5), *range(40, 45)], "t3": range(4, 9)}
+    made = {name: of_patients(dataset, name, numbers) for name, numbers in domains.items()}
+    validated = {name: [] for name in domains}
+    for fold in range(5):
+        for name, split in select_domains(made, folds=5, fold=fold, split_seed=seed).items():
+            validated[name].append({case.patient for case in split.validation})
+    for name, numbers in domains.items():
+        assert sorted(map(len, validated[name])) == [len(numbers) // 5] * 5
+        assert set().union(*validated[name]) == {str(k) for k in numbers}
+
+
+def test_folds_of_shared_patients_depend_on_no_order(dataset):
+    numbers = {"t1": range(12), "t2": range(8, 14)}
+    domains = {name: of_patients(dataset, name, numbers[name]) for name in ("t1", "t2")}
+    turned = {name: of_patients(dataset, name, reversed(numbers[name])) for name in ("t2", "t1")}
+    first, second = (select_domains(made, folds=3, fold=1) for made in (domains, turned))
+    assert {name: split.record for name, split in first.items()} == {name: split.record for name, split in second.items()}
+
+
+def test_a_domain_of_fewer_shared_patients_than_folds(dataset):
+    domains = {"t1": of_patients(dataset, "a", range(9)), "t2": of_patients(dataset, "b", [0, 1])}
+    splits = [select_domains(domains, folds=3, fold=fold)["t2"] for fold in range(2)]
+    assert {name for split in splits for name in names(split.validation)} == {"b0", "b1"}
+    with pytest.raises(DataError, match="fold 2 has no validation patient of the domain 't2', which has 2: take fewer --folds, or"):
+        select_domains(domains, folds=3, fold=2)
+
+
+def test_a_domain_of_one_shared_patient(dataset):
+    domains = {"t1": of_patients(dataset, "a", range(9)), "t2": of_patients(dataset, "b", [0])}
+    with pytest.raises(DataError, match="fold 0 has no training patient of the domain 't2', which has 1"):
+        select_domains(domains, folds=3, fold=0)
+    assert select_domains(domains, fold="all")["t2"].record["validation_in_training"]
+
+
+def test_all_shared_patients_of_a_domain_are_held_out(dataset):
+    domains = {"t1": of_patients(dataset, "a", range(9)), "t2": of_patients(dataset, "b", [0])}
+    with pytest.raises(DataError, match="no case of the domain 't2' is left, all are held out for the report"):
+        select_domains(domains, holdout=8)
 
 
 def test_a_patients_number_is_no_other_cases_name(dataset):

@@ -240,11 +240,15 @@ def test_number_of_domains():
         ({"weights": "some.pth"}, "weights are for a ResNet encoder"),
         ({"skips": "none"}, "skips must be 'plain' or 'attention'"),
         ({"channels": (4,)}, "at least two levels"),
+        ({"channels": 32}, "channels must be a list of positive whole numbers, one a level, not 32"),
+        ({"channels": "32,64"}, "channels must be a list of positive whole numbers"),
+        ({"channels": (32, 0)}, "channels must be a list of positive whole numbers"),
+        ({"decoder_channels": 32}, "decoder_channels must be a list of positive whole numbers"),
         ({"decoder_channels": (4,)}, "decoder_channels must have 2 levels"),
     ],
 )
 def test_options(options, fault):
-    with pytest.raises(ValueError, match=fault):
+    with pytest.raises(DataError, match=fault):
         network(**options)
 
 
@@ -254,7 +258,7 @@ def test_no_embeddings():
 
 
 def test_a_shared_head_takes_no_domain():
-    with pytest.raises(ValueError, match="only a network with domain-specific heads"):
+    with pytest.raises(DataError, match="only a network with a last layer for each domain"):
         network(domain_heads=False).add_domain("shoulder", 2)
 
 

@@ -196,7 +196,7 @@ def make_domain_plan(
     Raises:
         DataError: an override has an unknown name (the nearest one is named) or a value out of range.
     """
-    overrides = dict(overrides or {})
+    overrides = {str(name): given for name, given in (overrides or {}).items()}
     nearest_or_raise("domain", overrides, domains)
     try:
         return DomainPlan(

@@ -7,20 +7,31 @@ A domain is a :class:`~tools.data.decathlon.Dataset` that bears the domain's nam
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from monai.utils import ensure_tuple
 
 from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, Dataset, parse_dataset, read_description
 from tools.data.plan import nearest_or_raise
 
-__all__ = ["AUTO", "Domains", "check_domains", "dataset_folders", "read_domains"]
+__all__ = ["AUTO", "Domains", "check_domains", "chosen_names", "dataset_folders", "read_domains"]
 
 Domains = dict[str, Dataset]
 
 AUTO = "auto"  # in the place of a name it asks for the nearest domain
+
+
+def chosen_names(domains: str | int | Sequence[str | int] | None) -> tuple[str, ...]:
+    """Names of domains as a command line hands them over: one, several with commas between, or a list; none for None.
+
+    A name of digits is a number there.
+    """
+    names = domains.split(",") if isinstance(domains, str) else ensure_tuple(domains) if domains is not None else ()
+    return tuple(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
 
 
 def read_domains(dataset_dir: str | os.PathLike) -> Domains:

@@ -32,7 +32,7 @@ from tools.bundle.errors import cause
 from tools.bundle.overrides import check_overrides
 from tools.data.checks import DataError, first_line
 from tools.data.decathlon import read_dataset
-from tools.data.domains import Domains, read_domains
+from tools.data.domains import Domains, chosen_names, read_domains
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 from tools.experiments.definition import Definition
@@ -157,12 +157,14 @@ class Experiment:
         return all(self.finished(name, what) and not self._changed(name, what) for what in (None, evaluation))
 
     def settings(self, name: str, evaluation: str | None = None) -> dict[str, Any]:
-        """What decides the result of a training or an evaluation: the plain values of its config, and the data set.
+        """What decides the result of a training or an evaluation: the plain values of its config, and the data set, of several the
+        ``domains`` and the ``target`` that it names.
 
         Two that agree in these may differ in the config's expressions and in code; such changes are not noticed. Nor is an option that
         was not there then and has its default now.
         """
-        return {**self._values(name, evaluation), "dataset": self._dataset}
+        values = self._values(name, evaluation)
+        return {**values, "dataset": _used(self._dataset, values)}
 
     def steps(self, name: str) -> dict[str, int]:
         """Optimisation steps that each network gets in a training: ``counts()`` of the config's ``schedule``, or all of its steps.
@@ -274,6 +276,8 @@ class Experiment:
         # an option that came after the results counts with its default, by which it changes nothing
         defaults = ConfigParser.load_config_file(str(self._configs(["evaluate.json" if evaluation else "train.json"])[0]))
         old = {key: defaults[key] for key in new if key in defaults} | record["settings"]
+        # once all data sets of a folder were written down
+        old["dataset"] = _used(old["dataset"], new)
         return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
 
     def _same(self, name: str, evaluation: str | None) -> None:
@@ -348,6 +352,17 @@ class Experiment:
     @cached_property
     def _domains(self) -> Domains:
         return read_domains(self.dataset_dir)
+
+
+def _used(datasets: str, values: Mapping[str, Any]) -> str:
+    """Of names and sizes of several data sets those that a config names as its ``domains`` or its ``target``."""
+    names = chosen_names(values.get("domains"))
+    if not names:
+        return datasets
+    names += chosen_names(values.get("target"))
+    entries = datasets.split("; ")
+    # one data set of several domains is described as a whole
+    return "; ".join(entry for entry in entries if entry.rpartition(", ")[0] in names) or datasets
 
 
 def _plain(value: Any) -> bool:

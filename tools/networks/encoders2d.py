@@ -17,7 +17,7 @@ from torch import nn
 
 from tools.data.checks import DataError, first_line
 
-__all__ = ["ACTIVATION", "PlainEncoder", "ResNet2dEncoder", "load_imagenet", "make_encoder"]
+__all__ = ["ACTIVATION", "PlainEncoder", "ResNet2dEncoder", "check_channels", "load_imagenet", "make_encoder"]
 
 ACTIVATION = ("relu", {"inplace": True})
 
@@ -29,13 +29,14 @@ class PlainEncoder(nn.Module):
         channels: of the levels; the first has the image's resolution.
 
     Raises:
-        ValueError: when there are fewer than two levels.
+        DataError: there are fewer than two levels, or their channels are no positive whole numbers.
     """
 
     def __init__(self, channels: Sequence[int] = (24, 48, 96, 160)) -> None:
         super().__init__()
+        check_channels("channels", channels)
         if len(channels) < 2:
-            raise ValueError(f"channels need at least two levels, got {tuple(channels)}")
+            raise DataError(f"channels need at least two levels, got {tuple(channels)}")
         self.channels = tuple(channels)
         self.strides = tuple(2**i for i in range(len(channels)))
         self.levels = nn.ModuleList(
@@ -77,7 +78,7 @@ def make_encoder(name: str, channels: Sequence[int] = (24, 48, 96, 160), weights
         weights: ImageNet weights for a ResNet, see :func:`load_imagenet`; None for random ones.
 
     Raises:
-        DataError: the name is unknown, weights are given for the plain encoder, or they are unfit.
+        DataError: the name is unknown, weights are given for the plain encoder, or they or its channels are unfit.
     """
     if name == "plain":
         if weights:
@@ -87,6 +88,12 @@ def make_encoder(name: str, channels: Sequence[int] = (24, 48, 96, 160), weights
         raise DataError(f"encoder must be 'plain' or one of {ResNetEncoder.get_encoder_names()}, not {name!r}")
     encoder = ResNet2dEncoder(name)
     return load_imagenet(encoder, weights) if weights else encoder
+
+
+def check_channels(name: str, channels: Sequence[int]) -> None:
+    """Refuse channels of levels that are no list of positive whole numbers. Raises DataError, which names the option."""
+    if not isinstance(channels, Sequence) or not all(isinstance(size, int) and size > 0 for size in channels):
+        raise DataError(f"{name} must be a list of positive whole numbers, one a level, not {channels!r}")
 
 
 def load_imagenet(encoder: ResNet2dEncoder, path: str | os.PathLike) -> ResNet2dEncoder:

@@ -17,7 +17,7 @@ from tools.data.checks import DataError
 from tools.networks.domain_heads import DomainHead, DomainLogits, UnionHead, check_classes
 from tools.networks.domain_norm import add_domain_norms, convert_domain_norms
 from tools.networks.domain_selector import DomainSelector
-from tools.networks.encoders2d import ACTIVATION, make_encoder
+from tools.networks.encoders2d import ACTIVATION, check_channels, make_encoder
 from tools.networks.projection import MultiscaleProjection
 
 __all__ = ["MultiDomainOutput", "MultiDomainSegmentation", "UpBlock"]
@@ -102,6 +102,7 @@ class MultiDomainSegmentation(nn.Module):
         skip_channels = list(self.encoder.channels[-2::-1]) + [0] * (self.encoder.strides[0] > 1)
         if decoder_channels is None:
             decoder_channels = skip_channels if skip_channels[-1] else [*skip_channels[:-2], 32, 16]
+        check_channels("decoder_channels", decoder_channels)
         if len(decoder_channels) != len(skip_channels):
             raise DataError(f"decoder_channels must have {len(skip_channels)} levels, got {tuple(decoder_channels)}")
         coarser = (self.encoder.channels[-1], *decoder_channels)
@@ -142,11 +143,11 @@ class MultiDomainSegmentation(nn.Module):
         """Widen by one domain: norms from ``source`` or the mean of all, a head as :meth:`DomainHead.add_domain` says; the rest untouched.
 
         Raises:
-            DataError: the name is taken or unfit, the source unknown, or there are fewer than two classes.
-            ValueError: the network has no domain-specific heads.
+            DataError: the network has one last layer for all domains, the name is taken or unfit, the source unknown, or there are fewer
+                than two classes.
         """
         if not isinstance(self.head, DomainHead):
-            raise ValueError("only a network with domain-specific heads takes another domain")
+            raise DataError("only a network with a last layer for each domain (domain_heads true) takes another domain")
         check_classes({name: classes})
         add_domain_norms(self, self.selector, name, source)
         for head in (self.head, *self.coarse_heads):

@@ -11,28 +11,22 @@ from typing import Any
 
 from monai.transforms import Compose
 
+from multidomain_segmentation.stages import Stage
 from multidomain_segmentation.union import union_channels, union_names
 from tools.bundle.overrides import to_bool
 from tools.bundle.run_data import RunData, as_dictionaries
+from tools.bundle.schedule import parsed_stages
 from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
 from tools.data.domain_plan import DomainPlan, make_domain_plan
-from tools.data.domains import Domains, check_domains, read_domains
+from tools.data.domains import Domains, check_domains, chosen_names, read_domains
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 from tools.data.slices import SliceCase
 from tools.data.splits import Split, case_groups, read_domain_splits, select_domains
 
-__all__ = ["DomainRunData", "GivenDomains", "case_transforms", "chosen_names", "domain_dictionaries"]
-
-
-def chosen_names(domains: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of domains as a command line hands them over: one, several with commas between, or a list; none for None."""
-    if domains is None:
-        return ()
-    names = domains.split(",") if isinstance(domains, str) else domains
-    return tuple(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
+__all__ = ["DomainRunData", "GivenDomains", "case_transforms", "domain_dictionaries"]
 
 
 def domain_dictionaries(cases: Iterable[Case]) -> list[dict[str, str]]:
@@ -75,7 +69,7 @@ class DomainRunData(RunData):
         single_domain: bool | str = False,
     ) -> None:
         super().__init__(dataset_dir, output_dir, model_dir, split, plan, extra, use_model_plan, resume)
-        self.chosen, self.target = chosen_names(domains), target
+        self.chosen, self.target = chosen_names(domains), None if target is None else str(target)
         self._add, self._single = to_bool(add_domains), to_bool(single_domain)
 
     @cached_property
@@ -138,8 +132,12 @@ class DomainRunData(RunData):
         return [case for case in self.images if "label" in case]
 
     def learning(self, stages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-        """The cases that a training with these stages (:class:`multidomain_segmentation.stages.Stage`) draws from."""
-        return self.images if any(stage.get("learn_from") == "answers" for stage in stages) else self.train
+        """The cases that a training with these stages (:class:`multidomain_segmentation.stages.Stage`) draws from.
+
+        Raises:
+            DataError: they are no stages.
+        """
+        return self.images if any(stage.learn_from == "answers" for stage in parsed_stages(stages, Stage)) else self.train
 
     @property
     def validation(self) -> list[dict[str, str]]:
@@ -168,7 +166,11 @@ class DomainRunData(RunData):
         """
         if not self.dataset_dir:
             self._check_given(given, need_labels)
+            if self.target:
+                self.plan.index(self.target)
             return
+        if self.target:
+            nearest_or_raise(f"target (in {self.dataset_dir})", {self.target: None}, self.domains)
         if self._single and len(self.domains) != 1:
             raise DataError(f"one network for one domain: give --domains NAME, one of {list(self.domains)}")
         check_domains(self.domains, need_labels=need_labels)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from multidomain_segmentation.data import chosen_names
 from multidomain_segmentation.embedding import embed_cases, write_embeddings
 from multidomain_segmentation.networks import DomainNetwork
 from multidomain_segmentation.prototypes import DomainFinder
@@ -20,7 +19,7 @@ from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError, check_images
 from tools.data.decathlon import Case, read_images
 from tools.data.domain_plan import DomainPlan
-from tools.data.domains import check_domains, read_domains
+from tools.data.domains import check_domains, chosen_names, read_domains
 from tools.data.geometry import load_volume
 from tools.data.plan import nearest_or_raise
 from tools.data.slices import stack_slices, to_slices
@@ -87,7 +86,7 @@ def evaluate(
         worst_pictures: number of cases of each domain, those of the lowest mean Dice, to draw as ``worst_<domain>_<rank>_<case>.png``.
         foreign_dir: images of none of the model's domains; nothing is evaluated then but whether they are refused
             (:func:`evaluate_refusals`).
-        seed: of the training, for the summary; and of the map of the embeddings.
+        seed: of the training, for the summary, None where it is not known; and of the map of the embeddings.
 
     Returns:
         the summary; its ``domains`` holds the metrics of each domain.
@@ -127,7 +126,8 @@ def evaluate(
         logger.info(f"{name}, {case.name}: Dice {row['dice_mean']:.3f}")
     details: dict[str, Any] = {}
     if embeddings:
-        details["embeddings"] = write_embeddings(output_dir, embed_cases(answering.network, cases, plan, device), seed)
+        embedded = embed_cases(answering.network, cases, plan, device)
+        details["embeddings"] = write_embeddings(output_dir, embedded, 0 if seed is None else seed)
     if worst_pictures:
 
         def answer(case: Case, domain: str) -> np.ndarray:

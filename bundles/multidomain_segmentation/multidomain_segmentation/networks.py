@@ -88,7 +88,7 @@ def initial_network(
     known = {name: domain for name, domain in plan.domains.items() if name not in new_domains}
     network = load_weights(weights, network_from_plan(replace(plan, domains=known)))
     for name in new_domains:
-        network.add_domain(name, plan.num_classes[name], source)
+        network.add_domain(name, plan.num_classes[name], None if source is None else str(source))
     return network.to(device)
 
 

@@ -15,7 +15,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,17 @@ from tools.data.geometry import load_volume
 from tools.data.slices import to_slices
 from tools.networks.multidomain_unet import MultiDomainSegmentation
 
-__all__ = ["DomainFinder", "Found", "Prototype", "PrototypeWriter", "describe", "fit_prototype", "load_prototypes", "make_prototypes"]
+__all__ = [
+    "DomainFinder",
+    "Found",
+    "Prototype",
+    "PrototypeWriter",
+    "describe",
+    "fit_prototype",
+    "keep_away",
+    "load_prototypes",
+    "make_prototypes",
+]
 
 VERSION = 2
 SLICES = 16  # of a volume, evenly spread, that describe it
@@ -164,11 +174,16 @@ def _prototype(own: torch.Tensor, reach: float | None, others: torch.Tensor | No
     near = min((shape.distance(other) for other in others), default=None) if others is not None else None
     threshold = (1 + max(MARGIN, FEW / patients**0.5)) * max(reach or 0.0, stray) or None
     if near is not None:
-        limit = near / 2 if reach is None else max(CLOSE * reach, (reach * near) ** 0.5)
-        threshold = limit if threshold is None else min(threshold, limit)
+        threshold = _capped(threshold, reach, near)
     mean, spread, axes, variances = (part.tolist() for part in shape[:4])
     axes = [[float(f"{value:.6g}") for value in axis] for axis in axes]
     return Prototype(mean, spread, axes, variances, shape.rest, threshold, len(own), reach, near)
+
+
+def _capped(threshold: float | None, reach: float | None, near: float) -> float:
+    """A threshold that keeps away from the nearest volume of other domains."""
+    limit = near / 2 if reach is None else max(CLOSE * reach, (reach * near) ** 0.5)
+    return limit if threshold is None else min(threshold, limit)
 
 
 def _reach(own: torch.Tensor, patients: Sequence[str] | None = None) -> float | None:
@@ -238,6 +253,35 @@ def make_prototypes(
     return {name: _prototype(described[name], reaches[name], foreign[name], stray, len(set(patients[name]))) for name in names}
 
 
+@torch.no_grad()
+def keep_away(
+    network: MultiDomainSegmentation, plan: DomainPlan, known: Mapping[str, Prototype], cases: Sequence[Mapping[str, Any]]
+) -> dict[str, Prototype]:
+    """Prototypes whose ``others`` and ``threshold`` know of volumes of domains that came later.
+
+    Args:
+        network: the trained network, in evaluation mode; the norms of the known domains are those that the prototypes were made by.
+        plan: the plan of all domains.
+        known: prototype by name.
+        cases: of other domains than these, with "image" (path) and "domain" (name); OTHERS of each are looked at.
+    """
+    if not cases:
+        return dict(known)
+    near = {name: [] if prototype.others is None else [prototype.others] for name, prototype in known.items()}
+    seen: Counter[str] = Counter()
+    for case in cases:
+        seen[case["domain"]] += 1
+        if seen[case["domain"]] <= OTHERS:
+            volume = load_volume(case["image"])
+            for name, prototype in known.items():
+                near[name].append(prototype.distance(_describe(network, *volume, plan, name)))
+    nearest = {name: min(distances) for name, distances in near.items()}
+    return {
+        name: replace(prototype, others=nearest[name], threshold=_capped(prototype.threshold, prototype.own, nearest[name]))
+        for name, prototype in known.items()
+    }
+
+
 def load_prototypes(path: str | os.PathLike) -> dict[str, Prototype]:
     """Read a ``domains.json``.
 
@@ -252,9 +296,12 @@ def load_prototypes(path: str | os.PathLike) -> dict[str, Prototype]:
     try:
         if content["version"] != VERSION:
             raise DataError(f"{path}: version {content['version']} is not supported (this is version {VERSION})")
-        return {name: Prototype(**{key: value[key] for key in known}) for name, value in content["domains"].items()}
+        made = {name: Prototype(**{key: value[key] for key in known}) for name, value in content["domains"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: holds no prototypes of domains") from error
+    if not made:
+        raise DataError(f"{path}: holds no prototypes of domains, its table is empty")
+    return made
 
 
 class PrototypeWriter:
@@ -266,8 +313,12 @@ class PrototypeWriter:
         plan: the plan of all domains.
         data: the training cases, dictionaries with "image" and "domain".
         target: the only domain to get a prototype, where the network was made for one; or None.
-        before: the ``domains.json`` of a model whose domains are still the same to this network, or None.
+        before: the ``domains.json`` of a model whose domains are still the same to this network, or None. Their images may not be there:
+            what they are under the norms of a new domain is not known.
         rank: only the process of rank 0 writes.
+
+    Raises:
+        DataError: ``before`` holds no prototypes.
     """
 
     def __init__(
@@ -281,8 +332,8 @@ class PrototypeWriter:
         rank: int = 0,
     ) -> None:
         self.path, self.network, self.plan, self.rank = Path(path), network, plan, rank
-        self.cases = data
-        self.target, self.before = target, before
+        self.cases, self.target = data, target
+        self.known = load_prototypes(before) if before is not None and Path(before).is_file() else {}
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -292,9 +343,10 @@ class PrototypeWriter:
     def __call__(self, engine: Engine | None = None) -> None:
         """Describe all training volumes, and write."""
         network, training = plain(self.network), plain(self.network).training
-        known = load_prototypes(self.before) if self.before is not None and Path(self.before).is_file() else {}
+        network.eval()
+        known = keep_away(network, self.plan, self.known, [case for case in self.cases if case["domain"] not in self.known])
         stray = max((prototype.own or 0.0 for prototype in known.values()), default=0.0)
-        made = known | make_prototypes(network.eval(), self.plan, self.cases, [self.target] if self.target else None, stray)
+        made = known | make_prototypes(network, self.plan, self.cases, [self.target] if self.target else None, stray)
         network.train(training)
         for name, prototype in made.items():
             if prototype.own and prototype.others and prototype.others < prototype.own:

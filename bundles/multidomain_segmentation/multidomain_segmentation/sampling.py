@@ -19,6 +19,7 @@ from tools.data.slices import crop
 __all__ = ["UNLABELLED", "BalancedSliceSampler", "SliceDataset", "SliceDraw", "collate_slices"]
 
 UNLABELLED = -1  # what stands in every pixel of a missing label
+POINTS = 256  # of the structures of a slice, at most, that are kept to place windows around
 
 
 class SliceDraw(NamedTuple):
@@ -73,7 +74,7 @@ class BalancedSliceSampler(StepSampler):
     """Yields lists of :class:`SliceDraw`, domain after domain; every draw depends on seed and step alone.
 
     Within a domain every labelled case is as likely as any other, however many slices it has. Of the slices, ``foreground_share`` are
-    drawn among those of the case that show a structure, and their window is placed around a point of it; the others are drawn
+    drawn among those of the case that show a structure, and their window is placed around a pixel of it; the others are drawn
     from all its slices, with the window anywhere. In a stage that learns from answers, every domain gets as many slices of its unlabelled
     cases after its labelled ones, anywhere; a domain whose cases are all labelled gets labelled ones instead.
 
@@ -122,13 +123,13 @@ class BalancedSliceSampler(StepSampler):
         self.cases: dict[int, list[int]] = {index: [] for index in self.active}
         self.unlabelled: dict[int, list[int]] = {index: [] for index in self.active}
         self.shapes: dict[int, tuple[int, ...]] = {}
-        self.boxes: dict[int, dict[int, np.ndarray]] = {}
+        self.points: dict[int, dict[int, np.ndarray]] = {}
         for index in range(len(dataset)):
             case = dataset[index]
             if case["domain"] in self.cases:
                 (self.cases if "label" in case else self.unlabelled)[case["domain"]].append(index)
                 self.shapes[index] = tuple(case["image"].shape)
-                self.boxes[index] = _boxes(np.asarray(case["label"])) if "label" in case else {}
+                self.points[index] = _points(np.asarray(case["label"])) if "label" in case else {}
         for index in self.active:
             if not self.cases[index]:
                 raise DataError(f"the domain {plan.names[index]!r} has no labelled training case")
@@ -168,15 +169,15 @@ class BalancedSliceSampler(StepSampler):
     def _draw(self, cases: Sequence[int], random: np.random.Generator) -> SliceDraw:
         case = int(random.choice(cases))
         slices, *shape = self.shapes[case]
-        boxes = self.boxes[case]
-        if boxes and random.random() < self.foreground_share:
-            index = int(random.choice(list(boxes)))
-            point = random.integers(*boxes[index])
+        points = self.points[case]
+        if points and random.random() < self.foreground_share:
+            index = int(random.choice(list(points)))
+            point = divmod(int(random.choice(points[index])), shape[1])
         else:
             index = int(random.integers(slices))
             point = None
         corner = [
-            _begin(random, length, size, None if point is None else int(point[axis]))
+            _begin(random, length, size, None if point is None else point[axis])
             for axis, (length, size) in enumerate(zip(shape, self.patch_size, strict=True))
         ]
         return SliceDraw(case, index, *corner, *self.patch_size)
@@ -191,12 +192,12 @@ def collate_slices(slices: Sequence[Mapping[Hashable, Any]]) -> dict[str, torch.
     }
 
 
-def _boxes(label: np.ndarray) -> dict[int, np.ndarray]:
-    """Slice number to the box around its foreground, first and last row and column: (2, 2), the end exclusive."""
+def _points(label: np.ndarray) -> dict[int, np.ndarray]:
+    """Slice number to numbers of pixels of its foreground, evenly chosen where there are more than POINTS: int32."""
     result = {}
     for index in np.flatnonzero(label.any(axis=(1, 2))):
-        rows, columns = (np.flatnonzero(label[index].any(axis=axis)) for axis in (1, 0))
-        result[int(index)] = np.array([[rows[0], columns[0]], [rows[-1] + 1, columns[-1] + 1]])
+        pixels = np.flatnonzero(label[index]).astype(np.int32)
+        result[int(index)] = pixels[np.linspace(0, len(pixels) - 1, min(len(pixels), POINTS)).round().astype(int)]
     return result
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from tools.bundle.schedule import stage_bounds, warmup_cosine
+from tools.bundle.schedule import parsed_stages, stage_bounds, warmup_cosine
 from tools.data.checks import DataError
 
 __all__ = ["Schedule", "Stage", "Step"]
@@ -83,7 +83,7 @@ class Schedule:
     Raises:
         DataError: a stage singles out a target, and none is given; or unlabelled cases are learnt from, and a target is given that no stage
             singles out: the overlay replaced the stages that did.
-        DataError: no stage is left.
+        DataError: no stage is left, or one is none (:func:`tools.bundle.schedule.parsed_stages`).
     """
 
     def __init__(
@@ -95,8 +95,7 @@ class Schedule:
         warmup: float = 0.03,
         final: float = 0.01,
     ) -> None:
-        made = [stage if isinstance(stage, Stage) else Stage(**stage) for stage in stages]
-        self.stages = [stage for stage in made if prior or stage.network != "prior"]
+        self.stages = [stage for stage in parsed_stages(stages, Stage) if prior or stage.network != "prior"]
         if not self.stages:
             raise DataError("a schedule needs at least one stage")
         for stage in self.stages:

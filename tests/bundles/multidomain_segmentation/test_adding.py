@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from multidomain_segmentation.networks import network_from_plan
-from tools.bundle.checkpoint import load_weights
+from multidomain_segmentation.prototypes import keep_away, load_prototypes
+from tools.bundle.checkpoint import load_weights, save_weights
 from tools.bundle.errors import cause
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
@@ -57,6 +59,32 @@ def test_plan_splits_and_prototypes_hold_all_domains(added):
         assert list(json.loads((added / name).read_text())["domains"]) == ["disc", "square", "bars"]
 
 
+def test_known_domains_keep_away_from_the_new_one(added, model):
+    before, after = (load_prototypes(folder / "domains.json") for folder in (model, added))
+    assert after["bars"].others is None  # of the known domains there is no image
+    for name, prototype in before.items():
+        assert after[name].others <= prototype.others
+        assert after[name].threshold <= prototype.threshold
+        assert after[name].mean == prototype.mean
+
+
+def test_a_new_domain_that_looks_like_a_known_one(model, domains):
+    """The images of one under the name of another."""
+    plan, known = DomainPlan.load(model / "plan.json"), load_prototypes(model / "domains.json")
+    alike = [{"image": path, "domain": "ring"} for path in sorted((domains / "disc" / "imagesTr").iterdir())]
+    made = keep_away(network(model), plan, known, alike)
+    assert made["disc"].others < 1.1 * known["disc"].own
+    assert made["disc"].threshold == pytest.approx(max(1.1 * known["disc"].own, (known["disc"].own * made["disc"].others) ** 0.5))
+    assert made["square"].others <= known["square"].others
+    assert keep_away(network(model), plan, known, []) == known
+
+
+def test_a_look_alike_is_warned_of(train, model, domains, tmp_path, caplog):
+    shutil.copytree(domains / "disc", tmp_path / "data" / "ring")
+    train(tmp_path / "out", "experiments/add_domain", dataset_dir=tmp_path / "data", model_dir=model, **SHORT)
+    assert "disc: volumes of other domains look like its own; give --domain disc rather than auto" in caplog.text
+
+
 def test_a_model_without_a_prior_of_all_its_domains_goes_on_without(train, added, model, third, tmp_path, caplog):
     """As after a further domain was added: that trains no prior, and the file of the model before knows the old domains only."""
     copy = shutil.copytree(added, tmp_path / "model")
@@ -81,6 +109,15 @@ def refusal(train, output: Path, *overlays: str, **overrides) -> str:
 
 def test_a_known_domain_is_no_new_one(train, model, tmp_path):
     assert "has a domain 'disc' already" in refusal(train, tmp_path / "out", "experiments/add_domain", model_dir=model)
+
+
+def test_a_model_with_one_last_layer_takes_no_domain(train, model, third, tmp_path):
+    plan = DomainPlan.load(model / "plan.json")
+    plan = replace(plan, extra={**plan.extra, "network": {**plan.extra["network"], "domain_norms": False, "domain_heads": False}})
+    plan.save(tmp_path / "shared" / "plan.json")
+    save_weights(tmp_path / "shared" / "model.pt", network_from_plan(plan))
+    options = {"dataset_dir": third, "model_dir": tmp_path / "shared"}
+    assert "only a network with a last layer for each domain" in refusal(train, tmp_path / "out", "experiments/add_domain", **options)
 
 
 def test_fine_tuning_on_a_domain_the_model_does_not_know(train, model, third, tmp_path):

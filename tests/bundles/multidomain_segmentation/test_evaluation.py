@@ -116,6 +116,7 @@ def test_images_of_no_domain_are_refused(bundle_call, model, domains, third, tin
         ("spacing_unit", "inch", "spacing_unit must be one of"),
         ("evaluate_on", "validation", "evaluate_on must be one of"),
         ("domains", "disk", "unknown domain"),
+        ("target", 2019, "unknown domain"),
         ("dataset_dir", "third", "'bars'"),
         ("embeddings", "maybe", "expected true or false"),
         ("foreign_dir", "nowhere", "nowhere: no such folder"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from multidomain_segmentation.data import GivenDomains, case_transforms
+from multidomain_segmentation.data import DomainRunData, GivenDomains, case_transforms
 from multidomain_segmentation.prototypes import Found
 from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
@@ -84,3 +84,8 @@ def changed_domains(before: Path, after: Path) -> set[str]:
     first, second = (json.loads((folder / "domains.json").read_text())["domains"] for folder in (before, after))
     assert first.keys() == second.keys()
     return {name for name in first if first[name] != second[name]}
+
+
+def test_a_target_that_the_model_does_not_know(model, given):
+    with pytest.raises(DataError, match="unknown domain 'disk', the nearest is 'disc'"):
+        DomainRunData(model_dir=model, target="disk").check(given=given)

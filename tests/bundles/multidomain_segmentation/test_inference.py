@@ -166,8 +166,9 @@ def test_a_foreign_image_stops_before_anything_is_written(bundle_call, model, th
     assert "case_00.nii.gz: like no domain the model knows" in refusal(bundle_call, model, third, tmp_path / "out")
 
 
-def test_an_unknown_domain(bundle_call, model, third, tmp_path):
-    assert "unknown domain 'disk', the nearest is 'disc'" in refusal(bundle_call, model, third, tmp_path / "out", domain="disk")
+@pytest.mark.parametrize(("domain", "message"), [("disk", "unknown domain 'disk', the nearest is 'disc'"), (2019, "unknown domain '2019'")])
+def test_an_unknown_domain(bundle_call, model, third, tmp_path, domain, message):
+    assert message in refusal(bundle_call, model, third, tmp_path / "out", domain=domain)
 
 
 def test_no_image(bundle_call, model, tmp_path):

@@ -119,7 +119,7 @@ def test_no_prototypes(model, tmp_path, domains):
     assert cause(caught.value) is caught.value
 
 
-@pytest.mark.parametrize("content", [{}, {"version": 2, "domains": {"a": {}}}, []])
+@pytest.mark.parametrize("content", [{}, {"version": 2, "domains": {}}, {"version": 2, "domains": {"a": {}}}, []])
 def test_a_file_without_prototypes(tmp_path, content):
     (tmp_path / "domains.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="holds no prototypes"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,6 +80,30 @@ def test_windows_of_foreground_slices_hold_foreground_and_stay_inside(dataset):
             assert 0 <= draw.top <= 40 - 32
             assert 0 <= draw.left <= 48 - 16
     assert len({draw.left for draw in draws(made, 100) if draw.case == 0}) > 3
+
+
+def test_windows_hold_foreground_where_structures_lie_far_apart():
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    label = torch.stack([torch.hypot(rows - k, columns - k) < 10 for k in (12, 83)]).any(0).expand(3, -1, -1).to(torch.uint8)
+    case = {"image": label.half(), "label": label, "domain": 0}
+    made = SliceDataset([case], transform=lambda case: case, num_workers=0, progress=False)
+    drawn = draws(sampler(made, foreground_share=1.0, domains=["ankle"]), 100)
+    assert all(made[draw]["label"].any() for draw in drawn)
+    assert 150 < sum(draw.top < 32 for draw in drawn) < 250  # 200 expected, 10 a standard deviation
+
+
+def test_pixels_to_place_windows_around_are_few_and_spread():
+    label = torch.zeros(2, 64, 128, dtype=torch.uint8)
+    label[1, :, 32:96] = 1
+    case = {"image": label.half(), "label": label, "domain": 0}
+    made = sampler(SliceDataset([case], transform=lambda case: case, num_workers=0, progress=False), domains=["ankle"])
+    assert list(made.points[0]) == [1]
+    assert made.points[0][1].dtype == np.int32
+    rows, columns = np.divmod(made.points[0][1], 128)
+    assert len(set(zip(rows, columns))) == 256
+    assert label[1, rows, columns].all()
+    assert (rows.min(), rows.max()) == (0, 63)
+    assert len(set(columns)) > 32
 
 
 def test_small_slices_are_padded_on_both_sides(dataset):

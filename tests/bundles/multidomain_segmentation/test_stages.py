@@ -98,6 +98,12 @@ def test_a_stage_out_of_range_is_named(change):
         Stage("x", **change)
 
 
+@pytest.mark.parametrize("stages", ["network", ["network"], [{"name": "n", "shares": 1}], [{"name": "n", "share": "half"}]])
+def test_what_is_no_stage(stages):
+    with pytest.raises(DataError, match="stage"):
+        Schedule(stages)
+
+
 def test_no_stage():
     with pytest.raises(ValueError, match="at least one stage"):
         Schedule([PRIOR], 10, prior=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tools.data.decathlon import Case, Dataset
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 from tools.data.splits.division import make_splits, one_division, trains_on_everything
-from tools.data.splits.groups import FRAMES, case_groups
+from tools.data.splits.groups import FRAMES, case_groups, seeded_order, whole_number
 from tools.data.splits.selection import follow, select
 from tools.data.splits.split import Split, check_record
 
@@ -30,7 +30,8 @@ def select_domains(
 ) -> dict[str, Split]:
     """The cases of one run over several domains: every number counts patients, and in each domain for itself.
 
-    Where a ``patient`` has images in several of them, patients are divided once for all domains, and ``holdout`` counts those of all.
+    Where a ``patient`` has images in several of them, patients are divided once for all domains, so that those of each are spread over the
+    folds, and ``holdout`` counts those of all.
 
     Args:
         domains: name to data set (:func:`tools.data.domains.read_domains`).
@@ -45,9 +46,11 @@ def select_domains(
         name of the domain to its split.
 
     Raises:
-        DataError: see :func:`select`; or the file lacks a domain, or ``label_limit`` names one that there is not.
+        DataError: see :func:`select`; or the file lacks a domain, or ``label_limit`` names one that there is not, or patients are shared
+            and a domain has none to train or to validate on in this fold.
     """
     if isinstance(label_limit, Mapping):
+        label_limit = {str(name): limit for name, limit in label_limit.items()}
         nearest_or_raise("domain in label_limit:", label_limit, domains)
         limits = {name: label_limit.get(name) for name in domains}
     else:
@@ -73,7 +76,7 @@ def select_domains(
 def _divided_together(
     domains: Mapping[str, Dataset], patterns: Mapping[str, str], folds: int | str = 5, fold: int | str = 0, **options: Any
 ) -> dict[str, dict[str, Any]]:
-    """Folds of each domain where a patient has images in several, else none: those of all domains' cases together."""
+    """Folds of each domain where a patient has images in several, else none: a patient is in the same fold in all of them."""
     named = Counter(patient for dataset in domains.values() for patient in {case.patient for case in dataset.cases} - {None})
     if max(named.values(), default=0) < 2:
         return {}
@@ -84,29 +87,55 @@ def _divided_together(
             patient = case.patient if case.patient is not None else f"{name}: {groups[case.name]}"
             cases.append(replace(case, name=f"{name}/{case.name}", patient=patient))
     together = replace(next(iter(domains.values())), cases=tuple(cases), group_by=None)
-    plan = make_splits(together, 1 if trains_on_everything(folds, fold) else folds, **options)
+    plan, group = make_splits(together, 1, **options), case_groups(together, None)
+    reported, patients, candidates = set(plan["report"]), {}, {}
+    for name, dataset in domains.items():
+        left = [case for case in dataset.cases if f"{name}/{case.name}" not in reported]
+        if not left:
+            raise DataError(f"{dataset.root / 'dataset.json'}: no case of the domain {name!r} is left, all are held out for the report")
+        patients[name] = {case.name: group[f"{name}/{case.name}"] for case in left}
+        # Validation needs labels, see make_splits.
+        candidates[name] = [case.name for case in left if case.label is not None] or list(patients[name])
+    everything = trains_on_everything(folds, fold)
+    wanted = None if everything else whole_number("fold", fold, least=0)
+    validating = {name: {patients[name][case] for case in candidates[name]} for name in domains}
+    dealt = [set()] if everything else _dealt(validating, whole_number("folds", folds, least=1), plan["split_seed"])
     result = {}
     for name, dataset in domains.items():
-
-        def own(members: Iterable[str], prefix: str = f"{name}/") -> list[str]:
-            return [member.removeprefix(prefix) for member in members if member.startswith(prefix)]
-
         divisions = []
-        for division in plan["divisions"]:
-            train = own(division["train"])
-            held_out = [] if division["validation_in_training"] else own(division["validation"])
-            labelled = [case.name for case in dataset.cases if case.name in set(train) and case.label is not None]
-            divisions.append(one_division(train, held_out, labelled or train, plan["split_seed"]))
-        if not all(division["train"] for division in divisions):
-            raise DataError(f"{dataset.root / 'dataset.json'}: no training case of the domain {name!r} is left in one of the folds")
-        result[name] = {
-            **plan,
-            "dataset": dataset.name,
-            "group_pattern": patterns[name],
-            "report": own(plan["report"]),
-            "divisions": divisions,
-        }
+        for k, held_out in enumerate(dealt):
+            missing = "validation" if not validating[name] & held_out else "training" if validating[name] <= held_out else None
+            if missing and k == wanted:
+                raise DataError(
+                    f"{dataset.root / 'dataset.json'}: fold {k} has no {missing} patient of the domain {name!r}, "
+                    f"which has {len(validating[name])}: take fewer --folds, or --fold all"
+                )
+            train = sorted(case for case, patient in patients[name].items() if patient not in held_out)
+            validation = [case for case in candidates[name] if patients[name][case] in held_out]
+            divisions.append(one_division(train, validation, candidates[name], plan["split_seed"]))
+        report = [case.name for case in dataset.cases if case.name not in patients[name]]
+        own = {"dataset": dataset.name, "group_pattern": patterns[name], "report": sorted(report), "divisions": divisions}
+        result[name] = {**plan, "folds": len(dealt), **own}
     return result
+
+
+def _dealt(patients: Mapping[str, set[str]], folds: int, split_seed: int) -> list[set[str]]:
+    """The patients of each fold: those of every domain are spread over the folds, before all those of the rarest.
+
+    Args:
+        patients: name of the domain to its patients.
+        folds: number of folds; fewer are made of fewer patients.
+        split_seed: seed of the order of patients.
+    """
+    rarest = sorted(patients, key=lambda name: (len(patients[name]), name))
+    domains = {patient: [name for name in rarest if patient in patients[name]] for patient in set().union(*patients.values())}
+    order = seeded_order(domains, split_seed)
+    # Whoever is in several domains comes first: those of one alone fill the gaps.
+    order.sort(key=lambda patient: (rarest.index(domains[patient][0]), -len(domains[patient])))
+    dealt: list[set[str]] = [set() for _ in range(min(folds, len(order)))]
+    for patient in order:
+        min(dealt, key=lambda fold: ([len(fold & patients[name]) for name in domains[patient]], len(fold))).add(patient)
+    return dealt
 
 
 def read_domain_splits(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
