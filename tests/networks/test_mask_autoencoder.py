@@ -66,3 +66,8 @@ def test_shape_of_the_masks(shape):
 def test_too_few_classes():
     with pytest.raises(DataError, match="domain 'hip' needs at least two classes"):
         MaskAutoencoder({**DOMAINS, "hip": 1})
+
+
+def test_channels_that_are_no_list():
+    with pytest.raises(DataError, match="prior_channels must be a list of positive whole numbers, one a level, not 16"):
+        MaskAutoencoder(DOMAINS, channels=16)

@@ -11,6 +11,7 @@ from torch import nn
 
 from tools.networks.domain_heads import check_classes
 from tools.networks.domain_norm import DomainModules, convert_domain_norms
+from tools.networks.encoders2d import check_channels
 
 __all__ = ["MaskAutoencoder"]
 
@@ -27,12 +28,13 @@ class MaskAutoencoder(nn.Module):
         width: channels between a domain's first or last layer and the trunk.
 
     Raises:
-        DataError: a domain's name is unfit, or its classes are fewer than two.
+        DataError: a domain's name is unfit, its classes are fewer than two, or ``channels`` are no positive whole numbers.
     """
 
     def __init__(self, domains: Mapping[str, int], channels: Sequence[int] = (16, 32, 64, 16), width: int = 8) -> None:
         super().__init__()
         check_classes(domains)
+        check_channels("prior_channels", channels)
         self.width = width
         self.trunk = AutoEncoder(2, width, width, channels=tuple(channels), strides=(2,) * len(channels), norm="batch")
         self.selector = convert_domain_norms(self.trunk, list(domains))

@@ -114,7 +114,7 @@ class MultiDomainSegmentation(nn.Module):
         self.head = head(decoder_channels[-1], domains, self.selector)
         # finest first
         self.coarse_heads = nn.ModuleList(head(size, domains, self.selector) for size in coarser[-2::-1] if deep_supervision)
-        self.to(memory_format=torch.channels_last)  # a step of four domains takes three quarters of the time on a CPU
+        self.to(memory_format=torch.channels_last)  # on a CPU a step of four domains takes a sixth less, an answer a third
 
     def forward(self, images: torch.Tensor, domains: str | Sequence[str] | torch.Tensor) -> MultiDomainOutput:
         """Slices (B, 1, H, W) of any size, and the domain of all (a name) or of each (names, or a LongTensor (B,)).
