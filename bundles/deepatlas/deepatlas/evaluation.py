@@ -105,15 +105,14 @@ def evaluate(
             with tempfile.TemporaryDirectory() as scratch:
                 if rotation:
                     moving = rotated_case(moving, scratch, float(rotation), np.random.default_rng((int(rotation_seed), onto[index])))
-                pair = registrar(case.image, moving.image)
-                backward = registrar(moving.image, case.image).ddf
+                pair = registrar(case.image, moving.image, there_and_back=True)
                 warped = pair.warp(load_volume(moving.label)[0], mode="nearest")
-                metrics = pair_metrics(case, moving, pair, warped, plan, backward)
+                metrics = pair_metrics(case, moving, pair, warped, plan)
             row |= {"moving": moving.name} | {
                 f"registration_{key}": value for key, value in metrics.items() if key not in ("fixed", "moving")
             }
         rows.append(row)
         found = {name: row.get(key) for name, key in (("segmentation", "dice_mean"), ("registration", "registration_dice_mean"))}
         logger.info(f"{case.name}: " + ", ".join(f"{name} Dice {value:.3f}" for name, value in found.items() if value is not None))
-    options = {"iterations": registrar.iterations, "affine_passes": registrar.affine_passes, "rotation": float(rotation)}
-    return write_metrics(output_dir, rows, split=split, seed=seed, rotation_seed=int(rotation_seed), **options)
+    options = {**registrar.options, "rotation": float(rotation), "rotation_seed": int(rotation_seed)}
+    return write_metrics(output_dir, rows, split=split, seed=seed, **options)

@@ -26,12 +26,15 @@ from tools.data.plan import Plan
 from tools.metrics.registration import registration_metrics
 from tools.metrics.tables import write_metrics
 from tools.networks.registration import RegistrationNetwork
+from tools.registration.displacement import identity_grid, sample
 from tools.registration.instance import optimise_pair
 from tools.registration.itk_field import is_sheared, physical_displacement, resample, write_itk_field
 
 __all__ = ["Registrar", "RegisteredPair", "check_pairs", "read_pairs", "register_pairs"]
 
 logger = logging.getLogger("registration")
+
+STARTS = ("centres", "headers")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class RegisteredPair:
         moving_affine: of the moving image.
         moving: the moving image as stored, (X', Y', Z').
         seconds: spent in the networks and the instance optimisation, reading and writing left out.
+        backward: as ``ddf``, of the swapped pair, or None.
     """
 
     ddf: torch.Tensor
@@ -53,6 +57,7 @@ class RegisteredPair:
     moving_affine: np.ndarray
     moving: np.ndarray
     seconds: float
+    backward: torch.Tensor | None = None
 
     def warp(self, volume: np.ndarray, mode: str = "linear") -> np.ndarray:
         """Carry a volume of the moving image's grid onto the fixed image's: "linear", or "nearest" for label maps."""
@@ -71,9 +76,11 @@ class Registrar:
         learning_rate, similarity_weight, smoothness_weight, anatomy_weight: of the instance optimisation.
         affine_passes: affine pre-alignments (:class:`tools.networks.registration.RegistrationNetwork`).
         device, precision: where and how to compute.
+        start: how the images lie before: "centres", one on the other and along the images' own axes, as in training; or "headers", as
+            these place them in the world.
 
     Raises:
-        DataError: ``iterations`` or ``affine_passes`` is no number of passes.
+        DataError: ``iterations`` or ``affine_passes`` is no number of passes, or ``start`` is neither.
     """
 
     network: RegistrationNetwork | None
@@ -87,8 +94,11 @@ class Registrar:
     affine_passes: int = 0
     device: torch.device | str = "cpu"
     precision: str = "auto"
+    start: str = "centres"
 
     def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise DataError(f"--start must be one of {', '.join(STARTS)}, not {self.start!r}")
         for name in ("iterations", "affine_passes"):
             check_number(name, getattr(self, name), least=0)
         self.device = torch.device(self.device)
@@ -98,17 +108,25 @@ class Registrar:
         if self.segmentation is not None:
             self.segmentation = self.segmentation.to(self.device).eval()
 
-    def __call__(self, fixed: str | os.PathLike, moving: str | os.PathLike) -> RegisteredPair:
-        """Register two image files."""
+    def __call__(self, fixed: str | os.PathLike, moving: str | os.PathLike, there_and_back: bool = False) -> RegisteredPair:
+        """Register two image files, and the other way round as well where ``there_and_back`` says so."""
         fixed_volume, fixed_affine = load_volume(fixed)
         moving_volume, moving_affine = load_volume(moving)
         fixed_image, fixed_grid = to_plan(fixed_volume, fixed_affine, self.plan)
         moving_image, moving_grid = to_plan(moving_volume, moving_affine, self.plan)
+        if self.start == "headers":
+            moving_image, moving_grid = _placed(moving_image, moving_grid, fixed_grid), fixed_grid
         begin = time.perf_counter()
         ddf = self.ddf(fixed_image[None], moving_image[None]).cpu()
         seconds = time.perf_counter() - begin
         displacement = self._physical(ddf, fixed_grid, moving_grid)
-        return RegisteredPair(ddf, displacement, fixed_affine, moving_affine, moving_volume, seconds)
+        backward = self.ddf(moving_image[None], fixed_image[None]).cpu() if there_and_back else None
+        return RegisteredPair(ddf, displacement, fixed_affine, moving_affine, moving_volume, seconds, backward)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it registers, for a summary of results."""
+        return {name: getattr(self, name) for name in ("iterations", "affine_passes", "start")}
 
     def ddf(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Displacement (1, 3, D, H, W) in voxels of two preprocessed images (1, 1, D, H, W)."""
@@ -141,6 +159,14 @@ class Registrar:
     @staticmethod
     def _physical(ddf: torch.Tensor, fixed: GridMapping, moving: GridMapping) -> np.ndarray:
         return physical_displacement(ddf, fixed.affine, moving.affine, fixed.native_shape, fixed.native_affine)
+
+
+def _placed(image: torch.Tensor, grid: GridMapping, target: GridMapping) -> torch.Tensor:
+    """A preprocessed image (1, *size) on the network grid of another one, where the headers of both place it; zeros around it."""
+    matrix = torch.from_numpy(np.linalg.inv(grid.affine) @ target.affine).float()
+    voxels = identity_grid(image[None])
+    position = torch.einsum("ij,bjdhw->bidhw", matrix[:3, :3], voxels) + matrix[:3, 3].view(1, 3, 1, 1, 1)
+    return sample(image[None], position, padding_mode="zeros")[0]
 
 
 def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:
@@ -225,7 +251,7 @@ def register_pairs(
     output = Path(output_dir)
     rows = []
     for fixed, moving in cases:
-        pair = registrar(fixed.image, moving.image)
+        pair = registrar(fixed.image, moving.image, there_and_back)
         stem = f"{moving.name}_to_{fixed.name}"
         write_nifti(output / f"{stem}_warped.nii.gz", pair.warp(pair.moving), pair.affine, np.float32)
         write_itk_field(output / f"{stem}_ddf.nii.gz", pair.displacement, pair.affine)
@@ -233,18 +259,15 @@ def register_pairs(
         if moving.label is not None:
             warped_label = pair.warp(load_volume(moving.label)[0], mode="nearest")
             write_nifti(output / f"{stem}_warped_label.nii.gz", warped_label, pair.affine, registrar.plan.label_dtype)
-        backward = registrar(moving.image, fixed.image).ddf if there_and_back else None
-        rows.append(pair_metrics(fixed, moving, pair, warped_label, registrar.plan, backward))
+        rows.append(pair_metrics(fixed, moving, pair, warped_label, registrar.plan))
         logger.info(f"{stem}: {pair.seconds:.2f} s" + (f", Dice {rows[-1]['dice_mean']:.3f}" if "dice_mean" in rows[-1] else ""))
-    write_metrics(output, rows, split=str(pairs), seed=None, iterations=registrar.iterations, affine_passes=registrar.affine_passes)
+    write_metrics(output, rows, split=str(pairs), seed=None, **registrar.options)
 
 
-def pair_metrics(
-    fixed: Case, moving: Case, pair: RegisteredPair, warped_label: np.ndarray | None, plan: Plan, backward: torch.Tensor | None = None
-) -> dict[str, Any]:
+def pair_metrics(fixed: Case, moving: Case, pair: RegisteredPair, warped_label: np.ndarray | None, plan: Plan) -> dict[str, Any]:
     """Metrics of one pair; those of labels on the fixed image's grid where both labels are there."""
     labels: dict[str, Any] = {}
     if warped_label is not None and fixed.label is not None:
         spacing = tuple(float(s) for s in np.linalg.norm(pair.affine[:3, :3], axis=0))
         labels = {"warped": warped_label, "fixed": load_volume(fixed.label)[0], "labels": plan.labels, "spacing": spacing}
-    return {"fixed": fixed.name, "moving": moving.name, "seconds": pair.seconds} | registration_metrics(pair.ddf, backward, **labels)
+    return {"fixed": fixed.name, "moving": moving.name, "seconds": pair.seconds} | registration_metrics(pair.ddf, pair.backward, **labels)

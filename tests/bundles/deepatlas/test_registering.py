@@ -8,8 +8,11 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
+from deepatlas.networks import registration_from_plan
 from deepatlas.registering import Registrar, check_pairs, read_pairs
+from tools.bundle.checkpoint import load_weights
 from tools.data.checks import DataError
 from tools.data.files import write_nifti
 from tools.data.plan import Plan
@@ -179,6 +182,41 @@ def test_an_images_label_is_checked_wherever_it_is_named(folder, model):
     table = write(folder / "chained.csv", "\n".join(["fixed,moving,fixed_label,moving_label", *rows]) + "\n")
     with pytest.raises(DataError, match="turned.nii.gz: (shape|its affine)"):
         check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
+
+
+@pytest.fixture
+def crops(folder, tmp_path) -> tuple[Path, Path]:
+    """Two crops of one image, 8 voxels apart, as their headers say."""
+    image = nib.load(folder / "imagesTr" / "case_00.nii.gz")
+    volume, paths = np.asarray(image.dataobj), (tmp_path / "low.nii.gz", tmp_path / "high.nii.gz")
+    for path, begin in zip(paths, (0, 8)):
+        affine = image.affine.copy()
+        affine[:3, 3] += image.affine[:3, 0] * begin
+        write_nifti(path, volume[begin : begin + 22], affine)
+    return paths
+
+
+@pytest.mark.parametrize(("start", "offset"), [("centres", 12.0), ("headers", 0.0)])
+def test_where_a_registration_starts(model, crops, start, offset):
+    """An untrained network hardly moves anything: the field is what the images' places make it."""
+    plan = Plan.load(model / "plan.json")
+    pair = Registrar(registration_from_plan(plan), plan, precision="float32", start=start)(*crops)
+    assert np.abs(pair.displacement[..., 0]).mean() == pytest.approx(offset, abs=0.3)
+    assert np.abs(pair.displacement[..., 1:]).mean() < 0.3
+    # the second crop begins where the eighth slice of the first is
+    error = np.abs(pair.warp(pair.moving)[9:21] - read(crops[0])[9:21]).mean()
+    assert (error < 3) == (start == "headers")
+
+
+def test_there_and_back_is_the_swapped_pair(model, folder):
+    plan, images = Plan.load(model / "plan.json"), [folder / "imagesTr" / f"case_0{k}.nii.gz" for k in (0, 1)]
+    registrar = Registrar(load_weights(model / "registration.pt", registration_from_plan(plan)), plan, precision="float32")
+    assert torch.equal(registrar(*images, there_and_back=True).backward, registrar(*images[::-1]).ddf)
+
+
+def test_an_unknown_start(model):
+    with pytest.raises(DataError, match="--start must be one of centres, headers, not 'header'"):
+        Registrar(None, Plan.load(model / "plan.json"), start="header")
 
 
 @pytest.mark.parametrize("name", ["iterations", "affine_passes"])
