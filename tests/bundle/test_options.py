@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tools.bundle.options import check_device, check_folder, check_number, check_paths
+from tools.bundle.options import check_device, check_folder, check_number, check_paths, check_seed
 from tools.data.checks import DataError
 
 
@@ -61,6 +61,12 @@ def test_a_number_from_nought_on():
     check_number("seed", 0, least=0)
     with pytest.raises(DataError, match="--seed must be a whole number from 0 on, not -1"):
         check_number("seed", -1, least=0)
+
+
+def test_a_seed_that_is_not_known():
+    check_seed(None)
+    with pytest.raises(DataError, match="--seed must be a whole number from 0 on, not -1"):
+        check_seed(-1)
 
 
 def test_a_folder_that_can_be_made_is_not_made(tmp_path):

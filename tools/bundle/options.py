@@ -14,7 +14,7 @@ import torch
 
 from tools.data.checks import DataError, first_line
 
-__all__ = ["check_device", "check_folder", "check_number", "check_paths"]
+__all__ = ["check_device", "check_folder", "check_number", "check_paths", "check_seed"]
 
 _PATH = re.compile(r"(?:.*_)?(?:dir|file)|weights")
 
@@ -66,6 +66,12 @@ def check_number(name: str, value: Any, least: int = 1) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise DataError(f"--{name} must be a whole number from {least} on, not {value!r}")
+
+
+def check_seed(value: Any) -> None:
+    """Refuse a seed that is no whole number from 0 on; None, where a training's seed is not known, is none. Raises DataError."""
+    if value is not None:
+        check_number("seed", value, least=0)
 
 
 def check_folder(path: str | os.PathLike) -> None:

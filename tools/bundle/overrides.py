@@ -23,7 +23,7 @@ from monai.utils import ensure_tuple
 
 from tools.bundle.errors import one_line_errors
 from tools.bundle.locate import frames, workflow
-from tools.bundle.options import check_device, check_folder, check_number, check_paths
+from tools.bundle.options import check_device, check_folder, check_number, check_paths, check_seed
 from tools.data.checks import DataError
 
 __all__ = ["OverrideError", "check_overrides", "to_bool"]
@@ -92,12 +92,11 @@ def check_overrides(
     running = workflow()
     if running is None:
         return
-    checks = {"output_dir": check_folder, "device": check_device}
-    checks |= {name: partial(check_number, name) for name in COUNTS} | {"seed": partial(check_number, "seed", least=0)}
+    checks = {"output_dir": check_folder, "device": check_device, "seed": check_seed}
+    checks |= {name: partial(check_number, name) for name in COUNTS}
     for key, check in checks.items():
-        value = running.parser.get_parsed_content(key) if key in running.parser else None
-        if value is not None:
-            check(value)
+        if key in running.parser:
+            check(running.parser.get_parsed_content(key))
 
 
 def _call_on_stack() -> dict[str, Any] | None:

@@ -147,10 +147,10 @@ class Requirement:
     sign: str | None = None
 
     def reached(self, number: float, difference: float | None = None) -> bool:
-        """Whether a number keeps to the limit, and the mean difference to the sign."""
+        """Whether a number keeps to the limit, and the mean difference, wanted where there is a sign, to the sign."""
         limits = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt}
-        signs = {None: True, "positive": difference is not None and difference > 0, "negative": difference is not None and difference < 0}
-        return limits[self.limit](number, self.value) and signs[self.sign]
+        signs = {"positive": operator.gt, "negative": operator.lt}
+        return limits[self.limit](number, self.value) and (self.sign is None or signs[self.sign](difference, 0))
 
 
 @dataclass(frozen=True)

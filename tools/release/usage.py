@@ -9,8 +9,6 @@ from tools.release.bundle import Bundle
 __all__ = ["COMMANDS_PAGE", "commands_page", "requirements", "run_commands"]
 
 COMMANDS_PAGE = "commands.md"
-# what a bundle's data set holds beside images and label maps
-FURTHER = {"progressive_deepssm": "`particles/`, corresponding points of every labelled case as `README.md` says"}
 
 
 def requirements(bundle: Bundle) -> list[str]:
@@ -53,7 +51,7 @@ def commands_page(bundle: Bundle) -> str:
     lines += [
         "`DIR` is a folder as in the Medical Segmentation Decathlon (`dataset.json`, `imagesTr/`, `labelsTr/`); to predict, any folder of",
         "`*.nii.gz` will do. `--model_dir MODEL` takes a model that was trained here in the place of the shipped weights.",
-        *([f"To train, `DIR` also holds {FURTHER[bundle.name]}."] if bundle.name in FURTHER else []),
+        *([f"To train, `DIR` also holds {further}."] if (further := bundle.metadata.get("further_training_data")) else []),
         "",
         "Commands that begin with `python -m tools`, here and in `README.md`, need a clone of the repository.",
         "",

@@ -7,7 +7,7 @@ import difflib
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from tools.data.plan import Plan
 from tools.metrics.registration import registration_metrics
 from tools.metrics.tables import write_metrics
 from tools.networks.registration import RegistrationNetwork
-from tools.registration.displacement import identity_grid, sample
 from tools.registration.instance import optimise_pair
 from tools.registration.itk_field import is_sheared, physical_displacement, resample, write_itk_field
 
@@ -115,7 +114,8 @@ class Registrar:
         fixed_image, fixed_grid = to_plan(fixed_volume, fixed_affine, self.plan)
         moving_image, moving_grid = to_plan(moving_volume, moving_affine, self.plan)
         if self.start == "headers":
-            moving_image, moving_grid = _placed(moving_image, moving_grid, fixed_grid), fixed_grid
+            onto_fixed = replace(moving_grid, native_affine=fixed_grid.affine, native_shape=fixed_grid.size)
+            moving_image, moving_grid = onto_fixed.to_native(moving_image, mode="linear"), fixed_grid
         begin = time.perf_counter()
         ddf = self.ddf(fixed_image[None], moving_image[None]).cpu()
         seconds = time.perf_counter() - begin
@@ -159,14 +159,6 @@ class Registrar:
     @staticmethod
     def _physical(ddf: torch.Tensor, fixed: GridMapping, moving: GridMapping) -> np.ndarray:
         return physical_displacement(ddf, fixed.affine, moving.affine, fixed.native_shape, fixed.native_affine)
-
-
-def _placed(image: torch.Tensor, grid: GridMapping, target: GridMapping) -> torch.Tensor:
-    """A preprocessed image (1, *size) on the network grid of another one, where the headers of both place it; zeros around it."""
-    matrix = torch.from_numpy(np.linalg.inv(grid.affine) @ target.affine).float()
-    voxels = identity_grid(image[None])
-    position = torch.einsum("ij,bjdhw->bidhw", matrix[:3, :3], voxels) + matrix[:3, 3].view(1, 3, 1, 1, 1)
-    return sample(image[None], position, padding_mode="zeros")[0]
 
 
 def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:

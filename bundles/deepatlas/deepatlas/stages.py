@@ -19,11 +19,12 @@ from tools.bundle.overrides import to_bool
 from tools.bundle.schedule import parsed_stages, stage_bounds, warmup_cosine
 from tools.data.checks import DataError
 
-__all__ = ["Schedule", "Stage", "Step", "registers", "segments", "usable_stages"]
+__all__ = ["Schedule", "Stage", "Step", "has_network", "usable_stages"]
 
 logger = logging.getLogger("training")
 
 NETWORKS = ("registration", "segmentation")
+WEIGHTS = {"registration": "registration.pt", "segmentation": "model.pt"}
 REGISTRATION_SOURCES = ("images", "labels", "segmentations")
 SEGMENTATION_SOURCES = ("labels", "registration", "segmentations", "answers")
 
@@ -93,7 +94,7 @@ def usable_stages(stages: Sequence[Stage | Mapping[str, Any]], model_dir: str | 
         finetune: whether one does.
     """
     found = parsed_stages(stages, Stage)
-    weights = Path(model_dir) / "registration.pt"
+    weights = Path(model_dir) / WEIGHTS["registration"]
     if not to_bool(finetune) or weights.is_file():
         return found
     alone = [
@@ -181,11 +182,7 @@ class Schedule:
         return step.rate * warmup_cosine(step.progress, self.warmup, self.final)
 
 
-def segments(schedule: Schedule, model_dir: str | os.PathLike, finetune: bool | str = False) -> bool:
-    """Whether there is a segmentation network to look at and to write: one that learns, or of a trained model that goes on learning."""
-    return schedule.count("segmentation") > 0 or (to_bool(finetune) and (Path(model_dir) / "model.pt").is_file())
-
-
-def registers(schedule: Schedule, model_dir: str | os.PathLike, finetune: bool | str = False) -> bool:
-    """Whether there is a registration network to look at and to write: one that learns, or of a trained model that goes on learning."""
-    return schedule.count("registration") > 0 or (to_bool(finetune) and (Path(model_dir) / "registration.pt").is_file())
+def has_network(network: str, schedule: Schedule, model_dir: str | os.PathLike, finetune: bool | str = False) -> bool:
+    """Whether there is a "registration" or "segmentation" network to look at and to write: one that learns, or of a trained model that
+    goes on learning."""
+    return schedule.count(network) > 0 or (to_bool(finetune) and (Path(model_dir) / WEIGHTS[network]).is_file())

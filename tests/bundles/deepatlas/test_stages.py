@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepatlas.stages import Schedule, Stage, registers, segments, usable_stages
+from deepatlas.stages import Schedule, Stage, has_network, usable_stages
 
 R, S = "registration", "segmentation"
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "bundles" / "deepatlas" / "configs" / "experiments"
@@ -219,7 +219,7 @@ def test_a_warning_says_what_is_left_out(stages, warned, tmp_path, caplog):
 def test_whether_there_is_a_registration_network(stage, finetune, weights, expected, tmp_path):
     if weights:
         (tmp_path / "registration.pt").touch()
-    assert registers(Schedule([stage], 21), tmp_path, finetune) == expected
+    assert has_network("registration", Schedule([stage], 21), tmp_path, finetune) == expected
 
 
 @pytest.mark.parametrize(
@@ -234,4 +234,4 @@ def test_whether_there_is_a_registration_network(stage, finetune, weights, expec
 def test_whether_there_is_a_segmentation_network(stage, finetune, weights, expected, tmp_path):
     if weights:
         (tmp_path / "model.pt").touch()
-    assert segments(Schedule([stage], 21), tmp_path, finetune) == expected
+    assert has_network("segmentation", Schedule([stage], 21), tmp_path, finetune) == expected
