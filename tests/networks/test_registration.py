@@ -6,14 +6,24 @@ import torch
 from tools.networks.encoders import ConvEncoder, SwinEncoder
 from tools.networks.registration import FeaturePyramid, RegistrationNetwork, RegistrationOutput, VelocityDecoder
 from tools.registration.affine import affine_ddf
-from tools.registration.displacement import jacobian_determinant, resize_ddf, warp
+from tools.registration.displacement import inverse_consistency_error, jacobian_determinant, resize_ddf, warp
 
 
-def network(steps: int = 4, classes: int | None = None, swin: bool = False, passes: int = 0) -> RegistrationNetwork:
+def network(
+    steps: int = 4, classes: int | None = None, swin: bool = False, passes: int = 0, symmetric: bool = False
+) -> RegistrationNetwork:
     torch.manual_seed(0)
     encoder = SwinEncoder(1, embed_dim=12, levels=3) if swin else ConvEncoder(1, (6, 8, 8), (1, 1, 1))
     pyramid = FeaturePyramid(encoder, (6, 8, 8))
-    return RegistrationNetwork(pyramid, VelocityDecoder((6, 8, 8), (6, 8, 8), steps), classes, passes)
+    return RegistrationNetwork(pyramid, VelocityDecoder((6, 8, 8), (6, 8, 8), steps, symmetric), classes, passes)
+
+
+def far_moving(symmetric: bool) -> RegistrationNetwork:
+    """A network whose corrections are voxels long, as if it had learnt."""
+    made = network(steps=6, classes=2, symmetric=symmetric)
+    for head in made.decoder.heads:
+        torch.nn.init.normal_(head.weight, std=0.02)
+    return made
 
 
 @pytest.mark.parametrize("swin", [False, True])
@@ -73,6 +83,43 @@ def test_shapes_must_agree():
 def test_pyramid_wants_channels_for_every_level():
     with pytest.raises(ValueError, match="2 entries, the encoder 3 levels"):
         FeaturePyramid(ConvEncoder(1, (4, 4, 4), (1, 1, 1)), (4, 4))
+
+
+def test_symmetric_answers_to_the_swapped_pair_with_the_negative_velocity():
+    made, (fixed, moving) = far_moving(symmetric=True).eval(), torch.rand(2, 2, 1, 16, 16, 16)
+    with torch.no_grad():
+        there, back = made(fixed, moving), made(moving, fixed)
+    assert there.field.abs().max() > 0.5
+    torch.testing.assert_close(back.field, -there.field, atol=1e-5, rtol=1e-4)
+    assert inverse_consistency_error(there.ddf, back.ddf).max() < 0.1
+
+
+def test_without_symmetry_there_and_back_are_two_answers():
+    made, (fixed, moving) = far_moving(symmetric=False).eval(), torch.rand(2, 2, 1, 16, 16, 16)
+    with torch.no_grad():
+        there, back = made(fixed, moving), made(moving, fixed)
+    assert inverse_consistency_error(there.ddf, back.ddf).min() > 0.2
+
+
+def test_symmetric_leaves_an_image_as_it_is_by_itself():
+    image = torch.rand(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert far_moving(symmetric=True)(image, image).ddf.abs().max() < 1e-5
+        assert far_moving(symmetric=False)(image, image).ddf.abs().max() > 0.1
+
+
+def test_symmetric_in_training_hands_out_the_swapped_pairs_answer():
+    made, (fixed, moving) = far_moving(symmetric=True), torch.rand(2, 2, 1, 16, 16, 16)
+    with torch.no_grad():
+        swapped, expected = made(fixed, moving).swapped, made(moving, fixed)
+        assert made.eval()(fixed, moving).swapped is None
+    for found, wanted in zip(swapped[:4], expected[:4], strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_symmetric_wants_velocities():
+    with pytest.raises(ValueError, match="symmetric is of velocities"):
+        VelocityDecoder((4, 4), (4, 4), integration_steps=0, symmetric=True)
 
 
 class Shifting(RegistrationNetwork):

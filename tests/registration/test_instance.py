@@ -54,6 +54,22 @@ def test_segmentations_are_optional_and_losses_free_to_choose():
     assert result.start["total"] == pytest.approx(result.start["similarity"] + result.start["regularity"])
 
 
+def test_symmetric_answers_to_the_swapped_pair_with_the_negative_velocity():
+    there = optimise_pair(START, FIXED, MOVING, two_classes(FIXED), two_classes(MOVING), symmetric=True)
+    back = optimise_pair(START, MOVING, FIXED, two_classes(MOVING), two_classes(FIXED), symmetric=True)
+    torch.testing.assert_close(back.field, -there.field, atol=1e-3, rtol=1e-3)
+    assert there.end == pytest.approx(back.end, abs=1e-4)
+    assert there.end["anatomy"] < there.start["anatomy"]
+    one_way = optimise_pair(START, FIXED, MOVING, two_classes(FIXED), two_classes(MOVING))
+    other_way = optimise_pair(START, MOVING, FIXED, two_classes(MOVING), two_classes(FIXED))
+    assert (one_way.field + other_way.field).abs().max() > 0.1
+
+
+def test_symmetric_wants_velocities():
+    with pytest.raises(ValueError, match="symmetric is of velocities"):
+        optimise_pair(START, FIXED, MOVING, diffeomorphic=False, symmetric=True)
+
+
 def test_the_field_may_be_coarser_than_the_images():
     result = optimise_pair(torch.zeros(1, 3, 8, 9, 7), FIXED, MOVING, two_classes(FIXED), two_classes(MOVING))
     assert result.field.shape == (1, 3, 8, 9, 7)

@@ -27,6 +27,7 @@ class RegistrationOutput(NamedTuple):
     field: the predicted velocity (diffeomorphic) or displacement at half resolution, (B, 3, D/2, H/2, W/2).
     fixed_logits, moving_logits: segmentation logits at half resolution from each image's features, or None.
     affine: displacement of the affine pre-alignment on the full grid, already part of ``ddf``, or None.
+    swapped: the answer to the swapped pair, where a symmetric network is training, or None.
     """
 
     ddf: torch.Tensor
@@ -34,6 +35,7 @@ class RegistrationOutput(NamedTuple):
     fixed_logits: torch.Tensor | None
     moving_logits: torch.Tensor | None
     affine: torch.Tensor | None = None
+    swapped: RegistrationOutput | None = None
 
 
 class FeaturePyramid(nn.Module):
@@ -74,11 +76,19 @@ class VelocityDecoder(nn.Module):
         channels: feature channels of the levels, finest first.
         hidden: channels inside a level's correction.
         integration_steps: squarings of the exponential; 0 for a plain displacement.
+        symmetric: whether every correction is half the difference of those of the pair and of the swapped pair. The velocity of the
+            swapped pair is then the negative one, its displacement the inverse, and an image is left as it is by itself
+            (as in EasyReg, Iglesias, Sci. Rep. 2023).
+
+    Raises:
+        ValueError: ``symmetric`` of plain displacements, whose negative is no inverse.
     """
 
-    def __init__(self, channels: Sequence[int], hidden: Sequence[int], integration_steps: int = 5) -> None:
+    def __init__(self, channels: Sequence[int], hidden: Sequence[int], integration_steps: int = 5, symmetric: bool = False) -> None:
         super().__init__()
-        self.integration_steps = integration_steps
+        if symmetric and not integration_steps:
+            raise ValueError("symmetric is of velocities: the negative of a displacement is not its inverse")
+        self.integration_steps, self.symmetric = integration_steps, symmetric
         self.blocks = nn.ModuleList()
         self.heads = nn.ModuleList()
         self.reduce = nn.ModuleList(nn.Conv3d(above, h, 1) for above, h in zip(hidden[:0:-1], hidden[-2::-1]))
@@ -91,17 +101,29 @@ class VelocityDecoder(nn.Module):
 
     def forward(self, fixed: list[torch.Tensor], moving: list[torch.Tensor]) -> torch.Tensor:
         """Feature lists, finest first, of shapes (B, C_i, D_i, H_i, W_i); returns the field on the finest of these grids."""
+        pairs = len(fixed[0])
+        if self.symmetric:
+            fixed, moving = ([torch.cat(both) for both in zip(*order)] for order in ((fixed, moving), (moving, fixed)))
         fixed, moving = fixed[::-1], moving[::-1]
         state = self.blocks[0](torch.cat((fixed[0], moving[0]), dim=1))
-        field = self.heads[0](state).float()
+        field = self.correction(self.heads[0], state)
         for f, m, reduce, block, head in zip(fixed[1:], moving[1:], self.reduce, self.blocks[1:], self.heads[1:]):
             size = f.shape[2:]
             field = resize_ddf(field, size)
             warped = warp(m, self.to_displacement(field))
             above = F.interpolate(reduce(state), size=size, mode="trilinear", align_corners=True)
             state = block(torch.cat((f, warped, above), dim=1))
-            field = field + head(state).float()
-        return field
+            field = field + self.correction(head, state)
+        return field[:pairs]
+
+    def correction(self, head: nn.Module, state: torch.Tensor) -> torch.Tensor:
+        """What a level adds to the field."""
+        found = head(state).float()
+        if not self.symmetric:
+            return found
+        there, back = found.chunk(2)
+        half = (there - back) / 2
+        return torch.cat((half, -half))
 
     def to_displacement(self, field: torch.Tensor) -> torch.Tensor:
         """Displacement of the field on its own grid, both (B, 3, d, h, w) in voxels of that grid."""
@@ -146,12 +168,14 @@ class RegistrationNetwork(nn.Module):
         levels = [level.chunk(2) for level in self.features(images)]
         logits = (None, None) if self.segmentation is None else tuple(self.segmentation(x).float() for x in levels[0])
         field = self.decoder([f for f, _ in levels], [m for _, m in levels])
-        return RegistrationOutput(self.displacement(field, fixed.shape[2:]), field, *logits)
+        output = RegistrationOutput(self.displacement(field, fixed.shape[2:]), field, *logits)
+        if not (self.training and self.decoder.symmetric):
+            return output
+        return output._replace(swapped=RegistrationOutput(self.displacement(-field, fixed.shape[2:]), -field, *logits[::-1]))
 
-    def displacement(self, field: torch.Tensor, size: Sequence[int], affine: torch.Tensor | None = None) -> torch.Tensor:
-        """Displacement on the full grid (B, 3, D, H, W) of a predicted or optimised field, after an affine one if given."""
-        ddf = resize_ddf(self.decoder.to_displacement(field), tuple(size))
-        return ddf if affine is None else compose(affine, ddf)
+    def displacement(self, field: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """Displacement on the full grid (B, 3, D, H, W) of a predicted or optimised field."""
+        return resize_ddf(self.decoder.to_displacement(field), tuple(size))
 
     @staticmethod
     def _to_full_grid(matrix: torch.Tensor, output: RegistrationOutput) -> torch.Tensor:

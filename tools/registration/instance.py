@@ -52,6 +52,7 @@ def optimise_pair(
     svf_steps: int = 7,
     displacement: Callable[[torch.Tensor], torch.Tensor] | None = None,
     control_spacing: int = 1,
+    symmetric: bool = False,
 ) -> InstanceResult:
     """Minimise the registration loss of one pair over the field itself, by Adam (as in Xu & Niethammer's and VoxelMorph's test time).
 
@@ -75,12 +76,15 @@ def optimise_pair(
         displacement: differentiable map from a field to the displacement (1, 3, D, H, W) on the images' grid, for networks with a way of
             their own, such as an affine part; it replaces ``diffeomorphic`` and ``svf_steps``.
         control_spacing: the update lives on a grid this many times coarser than the field and is interpolated, which is smoother.
+        symmetric: whether the losses are means over both directions, the second with the negative velocity, which brings the fixed image
+            onto the moving one.
 
     Returns:
         :class:`InstanceResult`, detached.
 
     Raises:
-        ValueError: when more than one pair is given, one segmentation without the other, or an option is out of range.
+        ValueError: when more than one pair is given, one segmentation without the other, an option is out of range, or ``symmetric`` is
+            asked of a displacement.
     """
     if field.ndim != 5 or tuple(field.shape[:2]) != (1, 3):
         raise ValueError(f"expected the field of one pair (1, 3, D, H, W), got {tuple(field.shape)}")
@@ -88,6 +92,8 @@ def optimise_pair(
         raise ValueError("give both segmentations or neither")
     if iterations < 0 or control_spacing < 1:
         raise ValueError(f"iterations must be >= 0 and control_spacing >= 1, got {iterations} and {control_spacing}")
+    if symmetric and not diffeomorphic:
+        raise ValueError("symmetric is of velocities: the negative of a displacement is not its inverse")
     similarity = LocalNCCLoss(7) if similarity is None else similarity
     regularity = DiffusionLoss() if regularity is None else regularity
     anatomy = AnatomyLoss(include_background=True)  # the background channel is not even warped
@@ -100,11 +106,11 @@ def optimise_pair(
 
     # evaluators run in inference mode, whose tensors cannot enter a graph: work on copies outside it
     with torch.inference_mode(False), torch.enable_grad():
-        start, fixed_image, moving = (x.detach().clone().float() for x in (field, fixed_image, moving_image))
-        channels = moving.shape[1]
-        if moving_seg is not None:
-            moving = torch.cat((moving, moving_seg.detach().clone().float()[:, 1:]), dim=1)
-            fixed_seg = fixed_seg.detach().clone().float()[:, 1:]
+        start, fixed, moving = (x.detach().clone().float() for x in (field, fixed_image, moving_image))
+        channels, segmented = moving.shape[1], moving_seg is not None
+        if segmented:
+            classes = (x.detach().clone().float()[:, 1:] for x in (fixed_seg, moving_seg))
+            fixed, moving = (torch.cat(both, dim=1) for both in zip((fixed, moving), classes, strict=True))
         update = torch.zeros(
             1, 3, *(max(2, -(-n // control_spacing)) if n > 1 else 1 for n in size), device=start.device, requires_grad=True
         )
@@ -113,13 +119,15 @@ def optimise_pair(
         def losses() -> tuple[torch.Tensor, dict[str, float], torch.Tensor, torch.Tensor]:
             current = start + resize_ddf(update, size)
             ddf = to_displacement(current)
-            warped = warp(moving, ddf)
+            compared = [(warp(moving, ddf), fixed)]
+            if symmetric:
+                compared.append((warp(fixed, to_displacement(-current)), moving))
             parts = {
-                "similarity": similarity_weight * similarity(warped[:, :channels], fixed_image),
+                "similarity": similarity_weight * _mean(similarity, [(a[:, :channels], b[:, :channels]) for a, b in compared]),
                 "regularity": regularity_weight * regularity(current),
             }
-            if fixed_seg is not None:
-                parts["anatomy"] = anatomy_weight * anatomy(warped[:, channels:], fixed_seg)
+            if segmented:
+                parts["anatomy"] = anatomy_weight * _mean(anatomy, [(a[:, channels:], b[:, channels:]) for a, b in compared])
             parts["total"] = sum(parts.values())
             return parts["total"], {name: float(part.detach()) for name, part in parts.items()}, current.detach(), ddf.detach()
 
@@ -133,3 +141,8 @@ def optimise_pair(
             if parts["total"] < best["total"]:
                 best, best_field, best_ddf, best_iteration = parts, current, ddf, iteration
         return InstanceResult(best_field, best_ddf, first, best, best_iteration)
+
+
+def _mean(loss: Loss, compared: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Of a loss over the directions that are compared."""
+    return sum(loss(warped, target) for warped, target in compared) / len(compared)

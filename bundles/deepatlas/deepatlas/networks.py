@@ -100,6 +100,7 @@ def registration_network(
     diffeomorphic: bool | str = True,
     affine_passes: int = 0,
     feature_supervision: bool | str = True,
+    symmetric: bool | str = False,
 ) -> RegistrationNetwork:
     """F_R over a convolutional or an attention-based encoder.
 
@@ -111,12 +112,17 @@ def registration_network(
         diffeomorphic: whether the decoder predicts a stationary velocity field, or else a plain displacement.
         affine_passes: affine pre-alignments at inference, each fitted to the network's own answer.
         feature_supervision: whether a linear layer reads segmentations from the features, for a loss of their own.
+        symmetric: whether the swapped pair's displacement is the inverse (:class:`tools.networks.registration.VelocityDecoder`).
 
     Raises:
-        DataError: the backbone is unknown, or ``channels`` and ``hidden`` have not the same number of levels.
+        DataError: the backbone is unknown, ``channels`` and ``hidden`` have not the same number of levels, or ``symmetric`` is asked of
+            plain displacements.
     """
+    diffeomorphic, symmetric = to_bool(diffeomorphic), to_bool(symmetric)
+    if symmetric and not diffeomorphic:
+        raise DataError("--symmetric true needs --diffeomorphic true: the negative of a plain displacement is not its inverse")
     if len(channels) != len(hidden):
         raise DataError(f"--registration_hidden {list(hidden)}: one number a level, as --registration_channels {list(channels)}")
-    decoder = VelocityDecoder(channels, hidden, SQUARINGS if to_bool(diffeomorphic) else 0)
+    decoder = VelocityDecoder(channels, hidden, SQUARINGS if diffeomorphic else 0, symmetric)
     classes = num_classes if to_bool(feature_supervision) else None
     return RegistrationNetwork(_features(backbone, channels), decoder, classes, affine_passes)

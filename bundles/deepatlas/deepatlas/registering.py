@@ -26,6 +26,7 @@ from tools.data.plan import Plan
 from tools.metrics.registration import registration_metrics
 from tools.metrics.tables import write_metrics
 from tools.networks.registration import RegistrationNetwork
+from tools.registration.displacement import compose, warp
 from tools.registration.instance import optimise_pair
 from tools.registration.itk_field import is_sheared, physical_displacement, resample, write_itk_field
 
@@ -139,6 +140,8 @@ class Registrar:
         if self.segmentation is not None:
             with torch.no_grad(), self._autocast():
                 probabilities = [self.segmentation(image).float().softmax(1) for image in (fixed, moving)]
+        if output.affine is not None:
+            moving, probabilities[1] = (x if x is None else warp(x, output.affine) for x in (moving, probabilities[1]))
         result = optimise_pair(
             output.field.float(),
             fixed,
@@ -149,9 +152,10 @@ class Registrar:
             similarity_weight=self.similarity_weight,
             regularity_weight=self.smoothness_weight,
             anatomy_weight=self.anatomy_weight,
-            displacement=lambda velocity: self.network.displacement(velocity, fixed.shape[2:], output.affine),
+            displacement=lambda field: self.network.displacement(field, fixed.shape[2:]),
+            symmetric=self.network.decoder.symmetric,
         )
-        return result.ddf
+        return result.ddf if output.affine is None else compose(output.affine, result.ddf)
 
     def _autocast(self) -> Any:
         return autocast(autocast_dtype(self.precision, self.device), self.device)

@@ -193,10 +193,12 @@ class DeepAtlasUpdate:
         """Loss of F_R."""
         fixed, moving = images.chunk(2)
         output = self.networks["registration"](fixed, moving)
-        if stage.registration_from == "images":
-            return self.registration_loss(output, fixed, moving)
-        fixed_segmentation, moving_segmentation = labels.chunk(2)
-        return self.registration_loss(output, fixed, moving, fixed_segmentation, moving_segmentation)
+        segmentations = () if stage.registration_from == "images" else labels.chunk(2)
+        parts = self.registration_loss(output, fixed, moving, *segmentations)
+        if output.swapped is None:
+            return parts
+        back = self.registration_loss(output.swapped, moving, fixed, *segmentations[::-1])
+        return type(parts)(*(torch.stack(both).mean() for both in zip(parts, back, strict=True)))
 
     def segmentation_step(
         self, stage: Stage, images: torch.Tensor, augmented: torch.Tensor, labels: torch.Tensor, labelled: torch.Tensor

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepatlas.networks import registration_from_plan, segmentation_from_plan, segmentation_network
+from deepatlas.networks import registration_from_plan, registration_network, segmentation_from_plan, segmentation_network
 from tools.data.checks import DataError
 from tools.data.plan import Plan
 from tools.networks.encoders import Conv3d
@@ -79,3 +79,8 @@ def test_a_grid_whose_deepest_level_is_one_voxel():
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(ValueError, match="backbone must be 'conv' or 'swin', not 'resnet'"):
         segmentation_network(2, backbone="resnet")
+
+
+def test_symmetric_plain_displacements_are_refused():
+    with pytest.raises(DataError, match="--symmetric true needs --diffeomorphic true"):
+        registration_network(2, diffeomorphic="false", symmetric="true")

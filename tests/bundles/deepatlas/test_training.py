@@ -112,6 +112,24 @@ def test_registration_takes_the_soft_segmentation_where_a_label_is_missing(case)
     assert parts["loss"] == pytest.approx(float(expected.loss), abs=1e-6)
 
 
+@pytest.mark.parametrize("stage", [FROM_IMAGES, FROM_LABELS])
+def test_a_symmetric_network_learns_from_both_directions(stage):
+    """The mean over both: the second one is that of the swapped pair by the swapped answer."""
+    made, data = update(stage), batch([True, True])
+    swapped_ddf = Registration()(data["image"][1:], data["image"][:1]).ddf.detach() * 3
+    swapped = RegistrationOutput(swapped_ddf, swapped_ddf[..., ::2, ::2, ::2], None, None)
+    made.networks["registration"].register_forward_hook(lambda module, inputs, output: output._replace(swapped=swapped))
+    parts = step(made, data)
+    images = data["image"].chunk(2)
+    labels = one_hot(data["label"]).chunk(2) if stage is FROM_LABELS else (None, None)
+    ddf = Registration()(*images).ddf.detach()
+    there = RegistrationLoss()(RegistrationOutput(ddf, ddf[..., ::2, ::2, ::2], None, None), *images, *labels)
+    back = RegistrationLoss()(swapped, *images[::-1], *labels[::-1])
+    assert float(there.loss) != pytest.approx(float(back.loss), abs=1e-4)
+    assert parts["loss"] == pytest.approx(float(there.loss + back.loss) / 2, abs=1e-6)
+    assert parts["registration/similarity"] == pytest.approx(float(there.similarity + back.similarity) / 2, abs=1e-6)
+
+
 @pytest.mark.parametrize("case", ["both", "fixed", "moving"])
 def test_segmentation_loss_of_the_label_cases(case):
     made, data = update(CARRIED, segmentation_loss=SegmentationLoss(2.0, 3.0, cross_entropy_weight=0.0)), batch(CASES[case])
