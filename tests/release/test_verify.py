@@ -85,6 +85,11 @@ def other_weights(root: Path) -> None:
     evaluated(root)
 
 
+def further_weights(root: Path) -> None:
+    (root / "models" / "more").mkdir()
+    torch.save({"weight": torch.zeros(1)}, root / "models" / "more" / "registration.pt")
+
+
 def pickled(root: Path) -> None:
     torch.save({"path": os.PathLike}, root / "models" / "model.pt")
     evaluated(root)
@@ -123,6 +128,7 @@ FAULTS = {
     "a changelog": (metadata("changelog", value={"0.0.9": "first"}), "changelog", "does not hold version 0.1.0"),
     "a logging class": (text("configs/logging.conf", "class=StreamHandler", "class=rich.Handler"), "logging", "class rich.Handler"),
     "logging arguments": (text("configs/logging.conf", "(sys.stdout,)", "(open('x'),)"), "logging", "args may hold literals"),
+    "weights in a folder": (further_weights, "metrics", "more/registration.pt was not evaluated"),
     "a stray file": (lambda root: (root / "notes.txt").write_text("x"), "packing", "notes.txt: no part of a bundle"),
     "a path out of it": (text(INFERENCE, "'/output'", "'/../output'"), "packing", "leads out of the bundle"),
     "no inferer": (text(INFERENCE, '"inferer": {"_target_"', '"inferrer": {"_target_"'), "property", "no inferer, which MONAI takes as"),

@@ -12,7 +12,7 @@ from typing import Any
 from tools.data.checks import DataError, read_json
 from tools.release.versions import Version
 
-__all__ = ["SHARED", "Bundle", "check_name", "shipped_files"]
+__all__ = ["SHARED", "Bundle", "check_name", "files_below", "shipped_files"]
 
 SHARED = "tools"  # the package that all bundles of this repository share
 FOLDERS = ("configs", "docs", "models")
@@ -116,16 +116,17 @@ def shipped_files(bundle: Bundle) -> Iterator[Path]:
             raise DataError(f"{entry}: no part of a bundle (LICENSE, {', '.join(FOLDERS)} and the package); move it away")
         if entry.is_symlink():
             raise DataError(f"{entry}: a link; a release holds files only")
-        yield from [entry] if entry.is_file() else _below(entry)
+        yield from [entry] if entry.is_file() else files_below(entry)
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files of a folder that a release holds, sorted; see :func:`shipped_files`."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in ("__pycache__", "checkpoints", "tensorboard") or path.suffix in (".pyc", ".pyo"):
             continue
         if path.is_symlink():
             raise DataError(f"{path}: a link; a release holds files only")
         if path.is_dir():
-            yield from _below(path)
+            yield from files_below(path)
         else:
             yield path

@@ -2,7 +2,7 @@
 
 The file holds:
 
-- ``weights``: file in ``models/`` to its sha256: what was evaluated;
+- ``weights``: file in ``models/`` or in a folder of it to its sha256: what was evaluated;
 - ``evaluations``: name to ``summary.json`` as the run id ``evaluating`` wrote it;
 - ``metrics``: figure of the metadata's ``eval_metrics`` to [evaluation, metric in it], or [evaluation, metric, domain]; the figure is
   the metric's mean over all cases, or over those of the domain, rounded.
@@ -18,6 +18,7 @@ from typing import Any
 
 from tools.data.checks import DataError, read_json
 from tools.data.files import write_json
+from tools.release.bundle import files_below
 from tools.release.hashes import sha256_of
 
 __all__ = ["EVALUATION", "differences", "write_evaluation"]
@@ -31,7 +32,7 @@ def write_evaluation(
     """Write a bundle's ``models/evaluation.json``.
 
     Args:
-        bundle_dir: the bundle; all ``*.pt`` in its ``models/`` count as evaluated.
+        bundle_dir: the bundle; all ``*.pt`` below its ``models/`` count as evaluated.
         summaries: name of an evaluation to its ``summary.json``.
         metrics: figure of the metadata to (evaluation, metric in it), or (evaluation, metric, domain).
 
@@ -42,12 +43,12 @@ def write_evaluation(
         DataError: there are no weights, a summary is unreadable, or has no such metric.
     """
     root = Path(bundle_dir)
-    weights = sorted((root / "models").glob("*.pt"))
+    weights = _weights(root)
     if not weights:
         raise DataError(f"{root / 'models'}: no weights")
     evaluations = {name: read_json(path) for name, path in summaries.items()}
     content = {
-        "weights": {path.name: sha256_of(path) for path in weights},
+        "weights": weights,
         "evaluations": evaluations,
         "metrics": {figure: list(place) for figure, place in metrics.items()},
     }
@@ -71,7 +72,7 @@ def differences(root: Path, metadata: Mapping[str, Any]) -> Iterator[str]:
     content = read_json(path)
     if not isinstance(content, dict) or any(not isinstance(content.get(key), dict) for key in ("weights", "evaluations", "metrics")):
         raise DataError(f"{path}: needs the objects weights, evaluations and metrics")
-    present = {weights.name: sha256_of(weights) for weights in sorted((root / "models").glob("*.pt"))}
+    present = _weights(root)
     for name in sorted(present.keys() | content["weights"].keys()):
         if name not in content["weights"]:
             yield f"{name} was not evaluated: {EVALUATION} does not list it"
@@ -84,6 +85,13 @@ def differences(root: Path, metadata: Mapping[str, Any]) -> Iterator[str]:
         mean = _mean(content, figure, path)
         if not _rounds_to(mean, value):
             yield f"{figure} is {value} in the metadata and {mean:.6g} in the evaluation"
+
+
+def _weights(root: Path) -> dict[str, str]:
+    """The sha256 of every file of weights below ``models/``, by its place there."""
+    folder = root / "models"
+    files = files_below(folder) if folder.is_dir() else ()
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files if path.suffix == ".pt"}
 
 
 def _mean(content: Mapping[str, Any], figure: str, path: Path) -> float:

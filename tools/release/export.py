@@ -180,7 +180,7 @@ def read_export(bundle: Bundle, network: str, model_dir: str | os.PathLike | Non
         "intended_use": about.get("intended_use", ""),
     }
     # of a model that was trained elsewhere they are its owner's to say
-    if folder.resolve() == (bundle.root / "models").resolve():
+    if folder.resolve().is_relative_to((bundle.root / "models").resolve()):
         facts["copyright"] = about.get("copyright", "")
         facts["licence"] = licence.read_text(encoding="utf-8") if licence.is_file() else "Apache-2.0"
     return Export(content["network"].eval(), content["inputs"], content["outputs"], content.get("batch"), facts)
