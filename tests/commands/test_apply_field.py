@@ -90,6 +90,19 @@ def test_inverse_brings_everything_back(folder, tmp_path):
     assert dice > 0.9
 
 
+def test_voxels_and_points_that_a_folding_field_does_not_reach_are_counted(folder, tmp_path, capsys):
+    """d leads every voxel of a block to one place, and steps over the places beside it."""
+    ddf = torch.zeros(1, 3, *FIXED_SHAPE)
+    ddf[0, 0, 10:20] = (14.5 - torch.arange(10.0, 20.0)).view(-1, 1, 1) * 3
+    write_itk_field(tmp_path / "fold_ddf.nii.gz", physical_displacement(ddf, FIXED, FIXED, FIXED_SHAPE, FIXED), FIXED)
+    write_nifti(tmp_path / "fixed.nii.gz", np.ones(FIXED_SHAPE, np.float32), FIXED)
+    image, field = str(tmp_path / "fixed.nii.gz"), str(tmp_path / "fold_ddf.nii.gz")
+    apply_field(field, image, str(tmp_path / "back.nii.gz"), inverse=True, reference=image)
+    assert "voxels have no exact place there (the field folds)" in capsys.readouterr().out
+    apply_field(str(folder / "m_to_f_ddf.nii.gz"), image, str(tmp_path / "other.nii.gz"), inverse=True, reference=image)
+    assert "no exact place" not in capsys.readouterr().out
+
+
 def test_reference_gives_the_output_grid(folder, tmp_path):
     grid = np.diag([2.0, 2.0, 2.0, 1.0])
     grid[:3, 3] = [-15, -15, -15]

@@ -92,6 +92,7 @@ def test_without_training_list_folders_are_listed(edit):
         ({"training": [{"image": "x.nii.gz", "patient": 1.5}]}, '"patient" must be a string or a whole number, not 1.5'),
         ({"training": [{"image": "x.png"}]}, "x.png"),
         ({"slice_axis": 3}, "slice_axis"),
+        ({"domain": 7}, '"domain" must be a string, not 7'),
     ],
 )
 def test_malformed_description(edit, fields, message):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from monai.losses import LocalNormalizedCrossCorrelationLoss
 
+from tools.data.checks import DataError
 from tools.losses import GlobalNCCLoss, LocalNCCLoss
 
 
@@ -121,9 +122,9 @@ def test_local_ncc_accepts_half_precision():
     assert LocalNCCLoss(5)(p.bfloat16(), t).item() == pytest.approx(LocalNCCLoss(5)(p, t).item(), abs=5e-3)
 
 
-@pytest.mark.parametrize("size", [0, -3, 4])
+@pytest.mark.parametrize("size", [0, -3, 4, 3.0])
 def test_kernel_size_must_be_odd_and_positive(size):
-    with pytest.raises(ValueError, match="kernel_size"):
+    with pytest.raises(DataError, match="kernel_size must be an odd, positive whole number"):
         LocalNCCLoss(size)
 
 

@@ -67,13 +67,17 @@ def apply_field(
         kind = _kind(source)
         if kind in IMAGES:
             if grid_field is None:
-                grid_field = _field_of_images(displacement, affine, inverse, reference, source)
-            print(f"{destination}: {_carry_image(source, destination, *grid_field, 'nearest' if label else mode)}")
+                grid_field, lost = _field_of_images(displacement, affine, inverse, reference, source)
+            done = _carry_image(source, destination, *grid_field, "nearest" if label else mode)
+            print(f"{destination}: {done}{_lost(lost, 'voxels')}")
         else:
             mover = _Mover(displacement, affine, inverse)
             count = (move_mesh if kind in MESHES else move_points)(source, destination, mover)
-            lost = f", {mover.lost} of them have no exact place there (the field folds)" if mover.lost else ""
-            print(f"{destination}: {count} points{lost}")
+            print(f"{destination}: {count} points{_lost(mover.lost, 'points')}")
+
+
+def _lost(count: int, what: str) -> str:
+    return f", {count} {what} have no exact place there (the field folds)" if count else ""
 
 
 class _Mover:
@@ -92,15 +96,17 @@ class _Mover:
 
 def _field_of_images(
     displacement: np.ndarray, affine: np.ndarray, inverse: bool, reference: str | None, source: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """The pull-back field for images, and the affine of the grid it is on."""
+) -> tuple[tuple[np.ndarray, np.ndarray], int]:
+    """The pull-back field for images with the affine of the grid it is on, and the number of voxels that it does not reach."""
     if reference is None:
         if inverse:
             raise DataError(f"{source}: an image needs --reference with --inverse, usually the moving image")
-        return displacement, affine
+        return (displacement, affine), 0
     volume, grid = read_nifti(Path(reference))
-    on_grid = invert_field if inverse else resample_field
-    return on_grid(displacement, affine, volume.shape, grid), grid
+    if not inverse:
+        return (resample_field(displacement, affine, volume.shape, grid), grid), 0
+    field, lost = invert_field(displacement, affine, volume.shape, grid)
+    return (field, grid), lost
 
 
 def _carry_image(source: Path, destination: Path, displacement: np.ndarray, grid: np.ndarray, mode: str) -> str:

@@ -97,7 +97,7 @@ def read_description(directory: str | os.PathLike) -> dict[str, Any]:
     """The content of a folder's ``dataset.json``, not looked into further than :func:`parse_dataset` does.
 
     Raises:
-        DataError: the folder or ``dataset.json`` is missing, no JSON object, or holds one key twice.
+        DataError: the folder or ``dataset.json`` is missing, no JSON object, or holds one key twice, or its ``"domain"`` is no string.
     """
     root = Path(directory)
     if not root.is_dir():
@@ -111,6 +111,8 @@ def read_description(directory: str | os.PathLike) -> dict[str, Any]:
         raise DataError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: must hold a JSON object, not {type(content).__name__}")
+    if not isinstance(content.get("domain"), (str, type(None))):
+        raise DataError(f'{path}: "domain" must be a string, not {content["domain"]!r}')
     return content
 
 

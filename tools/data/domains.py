@@ -114,7 +114,7 @@ def _domains_of(folder: Path) -> list[Dataset]:
         dataset = parse_dataset(folder, content)
         # Not resolved: a folder of links names its domains as the links.
         name = content.get("domain") or Path(os.path.abspath(folder)).name
-        return [_as_domain(str(name), dataset, dataset.cases, dataset.test)]
+        return [_as_domain(name, dataset, dataset.cases, dataset.test)]
 
     result = []
     for name in sorted({*declared, *used, *([content["domain"]] if content.get("domain") and not declared else [])}):

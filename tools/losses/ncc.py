@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tools.data.checks import DataError
+
 __all__ = ["GlobalNCCLoss", "LocalNCCLoss"]
 
 
@@ -128,13 +130,13 @@ class LocalNCCLoss(nn.Module):
         smooth_dr: lower bound of a window's sum of squared deviations.
 
     Raises:
-        ValueError: when ``kernel_size`` is even or not positive.
+        DataError: when ``kernel_size`` is no odd, positive whole number.
     """
 
     def __init__(self, kernel_size: int = 7, smooth_nr: float = 0.0, smooth_dr: float = 1e-5) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+            raise DataError(f"kernel_size must be an odd, positive whole number, not {kernel_size!r}")
         self.kernel_size, self.smooth_nr, self.smooth_dr = kernel_size, smooth_nr, smooth_dr
 
     def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

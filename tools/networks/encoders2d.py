@@ -16,8 +16,9 @@ from monai.networks.nets.resnet import ResNet, ResNetBottleneck, ResNetEncoder, 
 from torch import nn
 
 from tools.data.checks import DataError, first_line
+from tools.networks.levels import check_channels
 
-__all__ = ["ACTIVATION", "PlainEncoder", "ResNet2dEncoder", "check_channels", "load_imagenet", "make_encoder"]
+__all__ = ["ACTIVATION", "PlainEncoder", "ResNet2dEncoder", "load_imagenet", "make_encoder"]
 
 ACTIVATION = ("relu", {"inplace": True})
 
@@ -88,12 +89,6 @@ def make_encoder(name: str, channels: Sequence[int] = (24, 48, 96, 160), weights
         raise DataError(f"encoder must be 'plain' or one of {ResNetEncoder.get_encoder_names()}, not {name!r}")
     encoder = ResNet2dEncoder(name)
     return load_imagenet(encoder, weights) if weights else encoder
-
-
-def check_channels(name: str, channels: Sequence[int]) -> None:
-    """Refuse channels of levels that are no list of positive whole numbers. Raises DataError, which names the option."""
-    if not isinstance(channels, Sequence) or not all(isinstance(size, int) and size > 0 for size in channels):
-        raise DataError(f"{name} must be a list of positive whole numbers, one a level, not {channels!r}")
 
 
 def load_imagenet(encoder: ResNet2dEncoder, path: str | os.PathLike) -> ResNet2dEncoder:

@@ -11,7 +11,7 @@ from torch import nn
 
 from tools.networks.domain_heads import check_classes
 from tools.networks.domain_norm import DomainModules, convert_domain_norms
-from tools.networks.encoders2d import check_channels
+from tools.networks.levels import check_channels
 
 __all__ = ["MaskAutoencoder"]
 

@@ -17,7 +17,8 @@ from tools.data.checks import DataError
 from tools.networks.domain_heads import DomainHead, DomainLogits, UnionHead, check_classes
 from tools.networks.domain_norm import add_domain_norms, convert_domain_norms
 from tools.networks.domain_selector import DomainSelector
-from tools.networks.encoders2d import ACTIVATION, check_channels, make_encoder
+from tools.networks.encoders2d import ACTIVATION, make_encoder
+from tools.networks.levels import check_channels
 from tools.networks.projection import MultiscaleProjection
 
 __all__ = ["MultiDomainOutput", "MultiDomainSegmentation", "UpBlock"]

@@ -78,7 +78,7 @@ class VelocityDecoder(nn.Module):
         integration_steps: squarings of the exponential; 0 for a plain displacement.
         symmetric: whether every correction is half the difference of those of the pair and of the swapped pair. The velocity of the
             swapped pair is then the negative one, its displacement the inverse, and an image is left as it is by itself
-            (as in EasyReg, Iglesias, Sci. Rep. 2023).
+            (after Greer et al., MICCAI 2023).
 
     Raises:
         ValueError: ``symmetric`` of plain displacements, whose negative is no inverse.

@@ -71,8 +71,12 @@ def resample_field(
 
 
 def invert_field(
-    displacement: np.ndarray, field_affine: np.ndarray, target_shape: tuple[int, int, int], target_affine: np.ndarray
-) -> np.ndarray:
+    displacement: np.ndarray,
+    field_affine: np.ndarray,
+    target_shape: tuple[int, int, int],
+    target_affine: np.ndarray,
+    tolerance: float = 1e-2,
+) -> tuple[np.ndarray, int]:
     """The inverse field on a grid, usually the moving image's: it pulls images of the fixed space into the moving space.
 
     Args:
@@ -80,13 +84,14 @@ def invert_field(
         field_affine: (4, 4), voxel of the field to RAS mm.
         target_shape: the grid of the inverse.
         target_affine: (4, 4), voxel of that grid to RAS mm.
+        tolerance: mm, see :func:`invert_points`.
 
     Returns:
-        (D', H', W', 3), LPS mm.
+        (D', H', W', 3), LPS mm; and the number of voxels that the field does not reach, which take the nearest place found.
     """
     points = grid_points(target_shape, lps_affine(target_affine))
-    origin, _ = invert_points(points, displacement, field_affine, tolerance=1e-2)
-    return (origin - points).reshape(*target_shape, 3).astype(np.float32)
+    origin, error = invert_points(points, displacement, field_affine, tolerance)
+    return (origin - points).reshape(*target_shape, 3).astype(np.float32), int((error > tolerance).sum())
 
 
 def _apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError
 from tools.data.plan import Plan
 from tools.networks.encoders import ConvEncoder, SwinEncoder, safe_convolutions
+from tools.networks.levels import check_channels
 from tools.networks.registration import FeaturePyramid, RegistrationNetwork, VelocityDecoder
 from tools.networks.segmentation import PyramidSegmentation
 
@@ -24,7 +25,8 @@ def segmentation_from_plan(plan: Plan) -> nn.Module:
     """F_S with the sizes the plan keeps in ``extra["segmentation"]``.
 
     Raises:
-        DataError: the plan's grid cannot be halved as often as the network does, and :func:`segmentation_network`'s.
+        DataError: the channels are no list, the plan's grid cannot be halved as often as the network does, and
+            :func:`segmentation_network`'s.
     """
     sizes = plan.extra.get("segmentation", {})
     if "channels" in sizes:
@@ -36,7 +38,8 @@ def registration_from_plan(plan: Plan) -> RegistrationNetwork:
     """F_R with the sizes the plan keeps in ``extra["registration"]``.
 
     Raises:
-        DataError: the plan's grid cannot be halved as often as the network does, and :func:`registration_network`'s.
+        DataError: the channels are no list, the plan's grid cannot be halved as often as the network does, and
+            :func:`registration_network`'s.
     """
     sizes = plan.extra.get("registration", {})
     if "channels" in sizes:
@@ -46,6 +49,7 @@ def registration_from_plan(plan: Plan) -> RegistrationNetwork:
 
 def _check_levels(option: str, channels: Sequence[int], plan: Plan, half: bool) -> None:
     """Refuse levels that the plan's grid does not have; ``half``: whether the finest one is at half resolution already."""
+    check_channels(f"--{option}", channels)
     factor = 2 ** (len(channels) - 1 + half)
     if any(side % factor for side in plan.size) or math.prod(side // factor for side in plan.size) < 2:
         raise DataError(f"--{option} {list(channels)}: {len(channels)} levels are too many for the grid of {list(plan.size)} voxels")
@@ -71,6 +75,7 @@ def segmentation_network(
     Raises:
         DataError: the architecture or the backbone is unknown, the pyramid has no block at full resolution, or another has a single level.
     """
+    check_channels("--segmentation_fine_channels", fine_channels)
     if architecture == "pyramid":
         return PyramidSegmentation(_features(backbone, channels), num_classes, fine_channels)
     levels, norm = len(channels), ("instance", {"affine": True})
@@ -121,6 +126,7 @@ def registration_network(
     diffeomorphic, symmetric = to_bool(diffeomorphic), to_bool(symmetric)
     if symmetric and not diffeomorphic:
         raise DataError("--symmetric true needs --diffeomorphic true: the negative of a plain displacement is not its inverse")
+    check_channels("--registration_hidden", hidden)
     if len(channels) != len(hidden):
         raise DataError(f"--registration_hidden {list(hidden)}: one number a level, as --registration_channels {list(channels)}")
     decoder = VelocityDecoder(channels, hidden, SQUARINGS if diffeomorphic else 0, symmetric)

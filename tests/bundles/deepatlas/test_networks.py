@@ -70,6 +70,21 @@ def test_levels_that_the_grid_has_not(architecture, levels, fits):
         segmentation_from_plan(plan)
 
 
+@pytest.mark.parametrize("channels", [32, "32,64", [32, 0], [32, 64.0]])
+def test_channels_that_are_no_list(channels):
+    plan = Plan(labels={0: "background", 1: "bone"}, size=(32, 32, 32), extra={"registration": {"channels": channels}})
+    with pytest.raises(DataError, match="--registration_channels must be a list of positive whole numbers, one a level"):
+        registration_from_plan(plan)
+
+
+@pytest.mark.parametrize("option", ["hidden", "fine_channels"])
+def test_sizes_that_are_no_list(option):
+    build = registration_network if option == "hidden" else segmentation_network
+    kind = "registration" if option == "hidden" else "segmentation"
+    with pytest.raises(DataError, match=f"--{kind}_{option} must be a list of positive whole numbers"):
+        build(2, **{option: 8})
+
+
 def test_a_grid_whose_deepest_level_is_one_voxel():
     plan = Plan(labels={0: "background", 1: "bone"}, size=(16, 16, 16), extra={"registration": {"channels": [8] * 4}})
     with pytest.raises(DataError, match="4 levels are too many"):
