@@ -91,7 +91,7 @@ def test_inverse_brings_everything_back(folder, tmp_path):
 
 
 def test_voxels_and_points_that_a_folding_field_does_not_reach_are_counted(folder, tmp_path, capsys):
-    """d leads every voxel of a block to one place, and steps over the places beside it."""
+    """A block is turned round and stretched, which tears the map at both of its ends."""
     ddf = torch.zeros(1, 3, *FIXED_SHAPE)
     ddf[0, 0, 10:20] = (14.5 - torch.arange(10.0, 20.0)).view(-1, 1, 1) * 3
     write_itk_field(tmp_path / "fold_ddf.nii.gz", physical_displacement(ddf, FIXED, FIXED, FIXED_SHAPE, FIXED), FIXED)
@@ -99,6 +99,9 @@ def test_voxels_and_points_that_a_folding_field_does_not_reach_are_counted(folde
     image, field = str(tmp_path / "fixed.nii.gz"), str(tmp_path / "fold_ddf.nii.gz")
     apply_field(field, image, str(tmp_path / "back.nii.gz"), inverse=True, reference=image)
     assert "voxels have no exact place there (the field folds)" in capsys.readouterr().out
+    np.savetxt(tmp_path / "all.particles", world(FIXED_SHAPE, FIXED).reshape(-1, 3) * [-1, -1, 1])
+    apply_field(field, str(tmp_path / "all.particles"), str(tmp_path / "back.particles"))
+    assert "points have no exact place there (the field folds)" in capsys.readouterr().out
     apply_field(str(folder / "m_to_f_ddf.nii.gz"), image, str(tmp_path / "other.nii.gz"), inverse=True, reference=image)
     assert "no exact place" not in capsys.readouterr().out
 

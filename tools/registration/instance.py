@@ -77,7 +77,7 @@ def optimise_pair(
             their own, such as an affine part; it replaces ``diffeomorphic`` and ``svf_steps``.
         control_spacing: the update lives on a grid this many times coarser than the field and is interpolated, which is smoother.
         symmetric: whether the losses are means over both directions, the second with the negative velocity, which brings the fixed image
-            onto the moving one.
+            onto the moving one; a ``displacement`` of one's own then has to be the inverse for it.
 
     Returns:
         :class:`InstanceResult`, detached.
