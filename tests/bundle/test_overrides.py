@@ -10,6 +10,7 @@ from monai.bundle import run
 
 from tools.bundle.errors import cause
 from tools.bundle.overrides import OverrideError, check_overrides, to_bool
+from tools.data.checks import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -117,6 +118,12 @@ def test_overlay_with_unknown_key(bundle, key, nearest):
 def test_second_workflow_may_define_entries(bundle, own):
     second = write(bundle, "evaluate.json", {own: [], "metrics_file": "x"})
     check_overrides([config(bundle), second], {"metrics_file": "y"}, run_id="evaluating")
+
+
+def test_a_file_without_the_one_that_it_refers_to(bundle):
+    second = write(bundle, "evaluate.json", {"imports": [], "evaluating": ["$print(@fold, @train#trainer)"], "fold": 1})
+    with pytest.raises(DataError, match=r"evaluate\.json: @train is in none of the config files; does this one belong behind another"):
+        check_overrides(second, {"fold": 1, "learning_rate": 1}, run_id="evaluating")
 
 
 def test_run_finds_the_call(bundle, capsys):

@@ -69,8 +69,9 @@ def check_overrides(
 
     Raises:
         OverrideError: a key is unknown; the message names the nearest one.
-        DataError: a path is not what was typed; of a workflow that is running, nothing can be written to its ``output_dir``, its ``device``
-            is not there, or a number of steps, or of images a step, or a seed is none.
+        DataError: the files refer to an entry that none of them holds, such as a second one given without the first; a path is not what
+            was typed; of a workflow that is running, nothing can be written to its ``output_dir``, its ``device`` is not there, or a
+            number of steps, or of images a step, or a seed is none.
     """
     allowed = _arguments_of_run()
     if config_file is None:
@@ -82,7 +83,9 @@ def check_overrides(
         if call.get("tracking") is not None:
             allowed |= {key for settings in DEFAULT_EXP_MGMT_SETTINGS.values() for key in settings["configs"]} | {"run_name"}
         overrides = {key: value for key, value in call.items() if key not in allowed}
-    parser = _load(_files(config_file), (*WORKFLOW_IDS, *([run_id] if run_id else [])))
+    files = _files(config_file)
+    parser = _load(files, (*WORKFLOW_IDS, *([run_id] if run_id else [])))
+    _check_references(parser.get(), files)
     for key, value in (overrides or {}).items():
         if key in allowed:
             continue
@@ -138,6 +141,24 @@ def _load(files: Sequence[str], workflow_ids: Collection[str]) -> ConfigParser:
     if metadata.is_file():
         parser.read_meta(f=str(metadata))
     return parser
+
+
+def _check_references(config: dict, files: Sequence[str]) -> None:
+    """Refuse a reference to an entry that no file holds."""
+    for text in _strings({key: value for key, value in config.items() if key != "_meta_"}):
+        for reference in ReferenceResolver.match_refs_pattern(text):
+            name = ReferenceResolver.split_id(reference)[0]
+            if name and name not in config:
+                given = f"""--config_file "['.../train.json','{files[-1]}']\""""
+                raise DataError(f"{files[-1]}: @{name} is in none of the config files; does this one belong behind another, as in {given}?")
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, (Mapping, list)):
+        for value in node.values() if isinstance(node, Mapping) else node:
+            yield from _strings(value)
 
 
 def _check(config: dict, key: str, what: str, also: Collection[str]) -> None:

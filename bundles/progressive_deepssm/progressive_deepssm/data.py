@@ -29,12 +29,14 @@ from tools.shape.surfaces import label_surface
 
 __all__ = [
     "FIELD",
+    "CheckSize",
     "ShapeDataset",
     "case_transforms",
     "check_on_grid",
     "check_shape_cases",
     "check_sides",
     "check_sizes",
+    "image_transforms",
     "images_to_model",
     "voxels_on_grid",
 ]
@@ -76,6 +78,28 @@ def case_transforms(plan: Plan) -> Compose:
             LoadPoints(plan),
         ]
     )
+
+
+class CheckSize(Transform):
+    """:func:`check_sizes` of "image", a path, for clients that hand over one image at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        """The same data.
+
+        Raises:
+            DataError: the image is much smaller or larger than the network's field.
+        """
+        path = Path(data["image"])
+        check_sizes([Case(path.name, path)], self.plan, warn=False)
+        return data
+
+
+def image_transforms(plan: Plan) -> Compose:
+    """From "image", a path, to a tensor (1, D, H, W) in [0, 1], unless it is much smaller or larger than the network's field."""
+    return Compose([CheckSize(plan), *preprocessing(plan, ["image"]).transforms])
 
 
 class ShapeDataset(CacheDataset):
@@ -122,8 +146,8 @@ def voxels_on_grid(case: Case, plan: Plan) -> np.ndarray:
     return np.round(shape * spacing / np.array(plan.spacing)).astype(int)
 
 
-def check_sizes(cases: Iterable[Case], plan: Plan) -> None:
-    """Check that images show about the field of the training images; those that the grid crops are warned of.
+def check_sizes(cases: Iterable[Case], plan: Plan, warn: bool = True) -> None:
+    """Check that images show about the field of the training images; those that the grid crops are warned of, unless ``warn`` is false.
 
     The plan keeps the least field as ``extra["shape"]["field"]``, and the largest training image as ``extra["shape"]["largest"]`` where
     the grid crops that too. Along each axis, three quarters of an image must fit into the grid or into that image.
@@ -143,7 +167,7 @@ def check_sizes(cases: Iterable[Case], plan: Plan) -> None:
             raise DataError(f"{image} are more than four thirds of the network's field, {_by(largest)}; crop the image about the structure")
         if (voxels > plan.size).any():
             cropped.append(image)
-    if cropped:
+    if cropped and warn:
         grid = f"the network's grid, {_by(plan.size)}"
         logger.warning(f"{len(cropped)} image(s) are larger than {grid}, and cropped to it about their centre, such as {cropped[0]}")
 
@@ -211,7 +235,7 @@ def images_to_model(dataset_dir: str | os.PathLike, plan: Plan) -> list[dict[str
     """
     cases = read_images(dataset_dir)
     check_images(cases)
-    check_sizes(cases, plan)
+    check_sizes(cases, plan)  # all of them, before the first is modelled
     return [{"image": str(Path(case.image))} for case in cases]
 
 

@@ -107,28 +107,37 @@ class ShapeModelFitter:
         self.network, self.dataset, self.plan, self.output_dir, self.rank = network, dataset, plan, Path(output_dir), rank
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer."""
-        engine.add_event_handler(Events.STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Fit, once.
+        """Register with a trainer; a shape model that is there already is held against the cases now, before anything is written.
 
         Raises:
             DataError: see :func:`check_correspondence`.
         """
+        network = plain(self.network)
+        if network.fitted:
+            cases = self._cases()
+            check_correspondence(network, self._points(cases).double().numpy(), [case["name"] for case in cases])
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Fit, once."""
         if engine.state.iteration > 0:
             return
-        network = plain(self.network)
-        cases: list[Any] = [self.dataset[index] for index in range(len(self.dataset))]
-        points = torch.stack([convert_to_tensor(case["points"], track_meta=False) for case in cases])
-        if network.fitted:
-            check_correspondence(network, points.double().numpy(), [case["name"] for case in cases])
-        else:
+        network, cases = plain(self.network), self._cases()
+        points = self._points(cases)
+        if not network.fitted:
             network.fit(points)
         if self.rank == 0:
             labels = [np.asarray(case["label"])[0] for case in cases]
             mean = network.mean.double().cpu().numpy()
             write_surface(self.output_dir / TEMPLATE, make_template(points.double().numpy(), labels, mean, self.plan))
+
+    def _cases(self) -> list[Any]:
+        return [self.dataset[index] for index in range(len(self.dataset))]
+
+    @staticmethod
+    def _points(cases: Sequence[Any]) -> torch.Tensor:
+        """(N, M, 3) in the frame, mm."""
+        return torch.stack([convert_to_tensor(case["points"], track_meta=False) for case in cases])
 
 
 class ErrorCalibrator:

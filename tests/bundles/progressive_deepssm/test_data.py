@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from progressive_deepssm.data import ShapeDataset, check_on_grid, check_shape_cases, check_sizes
+from progressive_deepssm.data import ShapeDataset, check_on_grid, check_shape_cases, check_sizes, image_transforms
 from progressive_deepssm.frame import frame_affine, to_frame, to_world
 from progressive_deepssm.run_data import mode_numbers, refinement_numbers, scale_numbers
 from progressive_deepssm.sampling import CaseSampler, collate_cases
+from tools.bundle.errors import cause
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
 from tools.data.files import write_nifti
@@ -172,6 +173,20 @@ def test_images_of_about_the_networks_field(tmp_path, caplog, shape):
 def test_images_of_another_field(tmp_path, shape, fault):
     with pytest.raises(DataError, match=rf"image.nii.gz: {shape[0]} x {shape[1]} x {shape[2]} voxels of 1 x 2 x 3 mm are {fault}"):
         check_sizes([image_of(tmp_path, shape)], replace(PLAN, extra={"shape": {"field": [12, 24, 12]}}))
+
+
+def test_an_image_that_a_client_hands_over(tmp_path):
+    plan = replace(PLAN, extra={"shape": {"field": [12, 24, 12]}})
+    given = {"image": str(image_of(tmp_path, (16, 32, 16)).image)}
+    assert image_transforms(plan)(given)["image"].shape == (1, *PLAN.size)
+
+
+def test_an_image_of_another_field_that_a_client_hands_over(tmp_path):
+    plan = replace(PLAN, extra={"shape": {"field": [12, 24, 12]}})
+    given = {"image": str(image_of(tmp_path, (16, 43, 16)).image)}
+    with pytest.raises(Exception, match="apply") as caught:
+        image_transforms(plan)(given)
+    assert "16 x 43 x 16 voxels of 1 x 2 x 3 mm are more than four thirds" in str(cause(caught.value))
 
 
 def test_images_as_large_as_those_that_a_training_cropped(tmp_path):

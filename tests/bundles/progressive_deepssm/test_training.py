@@ -112,10 +112,11 @@ def test_particles_of_both_sides(training, own_dataset):
     assert "case_03.particles: the points are mirror images of those of case_" in refused(training)
 
 
-def test_particles_that_do_not_correspond_to_those_of_the_model_to_fine_tune(training, own_dataset, model):
+def test_particles_that_do_not_correspond_to_those_of_the_model_to_fine_tune(training, own_dataset, model, tmp_path):
     for path in (own_dataset / "particles").iterdir():
         write_particles(path, read_particles(path)[::-1])
     assert "the points do not correspond to the model's" in refused(training, finetune=True, model_dir=model)
+    assert not list((tmp_path / "out").glob("*.json"))
 
 
 def test_a_grid_that_crops_the_points(training):
