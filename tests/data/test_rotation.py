@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from tools.data.rotation import random_rotation, rotate_volume
+from tools.data.rotation import random_rotation, rotate_points, rotate_volume
+from tools.registration.fields import lps_affine
 
 QUARTER = Rotation.from_euler("x", 90, degrees=True).as_matrix()
 
@@ -35,6 +36,23 @@ def test_rotation_is_in_mm_and_positions_follow_it() -> None:
     position = (where * turned[tuple(where.T)][:, None]).sum(0) / turned.sum() * spacing + affine[:3, 3]
     np.testing.assert_allclose(position, rotation @ (np.array([20, 10, 40]) * spacing - centre) + centre, atol=0.4)
     assert (np.array(turned.shape) >= volume.shape).all()
+
+
+def test_points_turn_with_the_volume() -> None:
+    """A blob about voxel (20, 10, 40) of a grid of other spacings and axes: its centre of mass, LPS mm, before and after."""
+    affine = np.array([[0, -2.0, 0, 30], [1.0, 0, 0, -7], [0, 0, 0.5, 4], [0, 0, 0, 1]])
+    shape = (31, 17, 61)
+    distance = (np.indices(shape).T - [20, 10, 40]) * [1.0, 2.0, 0.5]
+    volume = np.exp(-(distance**2).sum(-1).T / 8)
+
+    def centre_of_mass(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        voxel = [(np.indices(volume.shape)[axis] * volume).sum() / volume.sum() for axis in range(3)]
+        return (lps_affine(affine) @ [*voxel, 1])[:3]
+
+    rotation = Rotation.from_rotvec([0.1, 0.3, -0.2]).as_matrix()
+    before, after = centre_of_mass(volume, affine), centre_of_mass(*rotate_volume(volume, affine, rotation))
+    assert np.linalg.norm(after - before) > 1
+    np.testing.assert_allclose(rotate_points(before[None], shape, affine, rotation)[0], after, atol=0.05)
 
 
 def test_labels_keep_their_values_and_volume() -> None:

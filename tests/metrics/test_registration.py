@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.metrics.registration import folding_percent, label_metrics, registration_metrics, sd_log_jacobian
+from tools.metrics.registration import folding_percent, label_metrics, registration_metrics, sd_log_jacobian, target_registration_error
 from tools.registration.displacement import identity_grid
 
 LABELS = {0: "background", 1: "a", 2: "b"}
@@ -50,6 +50,27 @@ def test_label_metrics_by_hand():
     assert row["hd95_b"] == 0
     # distances in either direction are (0, 3) mm; their 95th percentile is interpolated
     assert row["hd95_a"] == pytest.approx(0.95 * 3)
+
+
+@pytest.mark.parametrize(
+    ("moving", "expected"),
+    [
+        ([[-1, -2, 5], [-2, -1, 1]], 0.0),  # where the field of (0, 0, 2) mm carries them
+        ([[-1, -2, 3], [-2, -1, -1]], 2.0),  # where they were
+        ([[-1, 1, 9], [-2, -1, 1]], 2.5),  # 5 mm and none
+    ],
+)
+def test_target_registration_error_by_hand(moving, expected):
+    fixed, field = np.array([[-1.0, -2, 3], [-2, -1, -1]]), np.zeros((6, 6, 6, 3))
+    field[..., 2] = 2
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[2, 3] = -2
+    assert target_registration_error(fixed, np.array(moving, float), field, affine) == pytest.approx(expected)
+
+
+def test_target_registration_error_of_unlike_sets():
+    with pytest.raises(ValueError, match="as many points in both images"):
+        target_registration_error(np.zeros((3, 3)), np.zeros((2, 3)), np.zeros((4, 4, 4, 3)), np.eye(4))
 
 
 def test_all_metrics_of_a_pair():

@@ -208,8 +208,10 @@ def _write_inputs(cases: Sequence[Case], out_dir: Path) -> list[tuple[Case, Case
         shutil.copyfile(case.image, images / case.image.name)
     # A single case is registered to itself: no test, but a picture.
     pairs = [(cases[k], cases[j]) for k, j in report_pairs(len(cases))] or [(cases[0], cases[0])]
+    roles = {"": "image", "_label": "label", "_points": "particles"}
     rows = [
-        {"fixed": fixed.image, "moving": moving.image, "fixed_label": fixed.label, "moving_label": moving.label} for moving, fixed in pairs
+        {f"{role}{kind}": getattr(case, file) for kind, file in roles.items() for role, case in (("fixed", fixed), ("moving", moving))}
+        for moving, fixed in pairs
     ]
     write_csv(out_dir / "pairs.csv", rows)
     return pairs
@@ -273,5 +275,5 @@ def _means(folder: Path) -> dict[str, float]:
     return {
         name: value["mean"]
         for name, value in metrics.items()
-        if name.endswith(("dice_mean", "hd95_mean", "folding_percent")) and value["mean"] is not None
+        if name.endswith(("dice_mean", "hd95_mean", "folding_percent", "tre")) and value["mean"] is not None
     }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-__all__ = ["random_rotation", "rotate_volume"]
+from tools.registration.fields import lps_affine
+
+__all__ = ["random_rotation", "rotate_points", "rotate_volume"]
 
 
 def random_rotation(degrees: float, generator: np.random.Generator) -> np.ndarray:
@@ -19,6 +23,21 @@ def random_rotation(degrees: float, generator: np.random.Generator) -> np.ndarra
         raise ValueError(f"a rotation is by 0 to 180 degrees, got {degrees}")
     axis = generator.normal(size=3)
     return Rotation.from_rotvec(axis / np.linalg.norm(axis) * generator.uniform(0, degrees), degrees=True).as_matrix()
+
+
+def rotate_points(points: np.ndarray, shape: Sequence[int], affine: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Where points of a volume lie once :func:`rotate_volume` has turned it: (N, 3) LPS mm to (N, 3) LPS mm.
+
+    Args:
+        points: (N, 3), LPS mm.
+        shape: (X, Y, Z), voxels of the volume before.
+        affine: (4, 4), its voxels to RAS mm, without shear.
+        rotation: (3, 3), in mm along the volume's own axes.
+    """
+    affine = lps_affine(affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    axes, centre = affine[:3, :3] / spacing, affine[:3, :3] @ ((np.array(shape) - 1) / 2) + affine[:3, 3]
+    return (points - centre) @ axes @ rotation.T @ axes.T + centre
 
 
 def rotate_volume(volume: np.ndarray, affine: np.ndarray, rotation: np.ndarray, is_label: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,9 @@ import torch
 
 from tools.metrics.structures import dice, foreground, hausdorff, mean_of
 from tools.registration.displacement import inverse_consistency_error, jacobian_determinant
+from tools.registration.fields import transform_points
 
-__all__ = ["folding_percent", "label_metrics", "registration_metrics", "sd_log_jacobian"]
+__all__ = ["folding_percent", "label_metrics", "registration_metrics", "sd_log_jacobian", "target_registration_error"]
 
 
 def folding_percent(ddf: torch.Tensor) -> float:
@@ -25,6 +26,22 @@ def sd_log_jacobian(ddf: torch.Tensor) -> float:
     """
     determinant = jacobian_determinant(ddf.detach().double())
     return float((determinant + 3).clamp(1e-9, 1e9).log().std(correction=0))
+
+
+def target_registration_error(fixed: np.ndarray, moving: np.ndarray, displacement: np.ndarray, field_affine: np.ndarray) -> float:
+    """TRE: mean distance, mm, of where a field carries points of the fixed image to from the same points of the moving image.
+
+    Args:
+        fixed, moving: (N, 3), LPS mm; row i is the same place of the anatomy in both.
+        displacement: (X, Y, Z, 3), LPS mm, as ITK has it.
+        field_affine: (4, 4), voxel of the field to RAS mm.
+
+    Raises:
+        ValueError: the sets of points differ in shape.
+    """
+    if fixed.shape != moving.shape:
+        raise ValueError(f"expected as many points in both images, got {fixed.shape} and {moving.shape}")
+    return float(np.linalg.norm(transform_points(fixed, displacement, field_affine) - moving, axis=1).mean())
 
 
 def label_metrics(

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from deepatlas.registering import Registrar, pair_metrics
+from deepatlas.registering import Registrar, check_points, pair_metrics
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, read_dataset
 from tools.data.files import write_nifti
 from tools.data.geometry import load_volume, to_plan
-from tools.data.plan import Plan
-from tools.data.rotation import random_rotation, rotate_volume
+from tools.data.plan import Plan, read_header
+from tools.data.rotation import random_rotation, rotate_points, rotate_volume
 from tools.data.splits import evaluation_cases_of_model, report_pairs
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import write_metrics
+from tools.shape.particles import read_particles, write_particles
 
 __all__ = ["evaluate", "rotated_case", "segment"]
 
@@ -39,13 +40,17 @@ def segment(network: nn.Module, image: str | os.PathLike, plan: Plan, device: to
 
 
 def rotated_case(case: Case, folder: str | os.PathLike, degrees: float, generator: np.random.Generator) -> Case:
-    """A labelled case, its image and label turned alike by a random rotation (:mod:`tools.data.rotation`) and written to ``folder``."""
+    """A labelled case, its image, label and points turned alike by a random rotation (:mod:`tools.data.rotation`), in ``folder``."""
     rotation = random_rotation(degrees, generator)
     files = {}
     for role, path in (("image", case.image), ("label", case.label)):
         files[role] = Path(folder) / f"{case.name}_{role}.nii.gz"
         write_nifti(files[role], *rotate_volume(*load_volume(path), rotation, is_label=role == "label"))
-    return Case(case.name, files["image"], files["label"])
+    points = None
+    if case.particles is not None:
+        points = Path(folder) / case.particles.name
+        write_particles(points, rotate_points(read_particles(case.particles), *read_header(case), rotation))
+    return Case(case.name, files["image"], files["label"], particles=points)
 
 
 def evaluate(
@@ -65,7 +70,8 @@ def evaluate(
 
     The pairs are the documented ones (:func:`tools.data.splits.report_pairs`); labels are warped with nearest neighbour. Columns
     of the registration begin with ``registration_``; ``registration_seconds`` is what the pair took in the networks and the instance
-    optimisation.
+    optimisation. Where both cases of a pair have points (the data set's particle files), ``registration_tre`` is the target registration
+    error, mm, and ``registration_tre_before`` that of the images as they are laid at the start.
 
     Args:
         dataset_dir, model_dir, output_dir: data set, folder of the model's ``splits.json``, folder for the results.
@@ -92,6 +98,8 @@ def evaluate(
     check_dataset(dataset)
     plan = registrar.plan
     onto = {fixed: moving for moving, fixed in report_pairs(len(cases))}
+    if registrar.network is not None:
+        check_points((cases[fixed], cases[moving]) for fixed, moving in onto.items())
     rows = []
     for index, case in enumerate(cases):
         truth, affine = load_volume(case.label)

@@ -7,6 +7,7 @@ import difflib
 import logging
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,17 @@ from tools.data.checks import DataError, check_pair, first_line
 from tools.data.decathlon import Case, case_name
 from tools.data.files import write_nifti
 from tools.data.geometry import GridMapping, load_volume, to_plan
-from tools.data.plan import Plan
-from tools.metrics.registration import registration_metrics
+from tools.data.plan import Plan, read_header
+from tools.metrics.registration import registration_metrics, target_registration_error
 from tools.metrics.tables import write_metrics
 from tools.networks.registration import RegistrationNetwork
 from tools.registration.displacement import compose, warp
+from tools.registration.fields import lps_affine
 from tools.registration.instance import optimise_pair
 from tools.registration.itk_field import is_sheared, physical_displacement, resample, write_itk_field
+from tools.shape.particles import check_world, read_particle_set
 
-__all__ = ["Registrar", "RegisteredPair", "check_pairs", "read_pairs", "register_pairs"]
+__all__ = ["Registrar", "RegisteredPair", "check_pairs", "check_points", "read_pairs", "register_pairs"]
 
 logger = logging.getLogger("registration")
 
@@ -47,6 +50,7 @@ class RegisteredPair:
         affine: of the fixed image, (4, 4), voxel to RAS mm.
         moving_affine: of the moving image.
         moving: the moving image as stored, (X', Y', Z').
+        start: (4, 4), where a place of the fixed image, RAS mm, lay in the moving one before the registration.
         seconds: spent in the networks and the instance optimisation, reading and writing left out.
         backward: as ``ddf``, of the swapped pair, or None.
     """
@@ -56,6 +60,7 @@ class RegisteredPair:
     affine: np.ndarray
     moving_affine: np.ndarray
     moving: np.ndarray
+    start: np.ndarray
     seconds: float
     backward: torch.Tensor | None = None
 
@@ -122,7 +127,8 @@ class Registrar:
         seconds = time.perf_counter() - begin
         displacement = self._physical(ddf, fixed_grid, moving_grid)
         backward = self.ddf(moving_image[None], fixed_image[None]).cpu() if there_and_back else None
-        return RegisteredPair(ddf, displacement, fixed_affine, moving_affine, moving_volume, seconds, backward)
+        start = moving_grid.affine @ np.linalg.inv(fixed_grid.affine)
+        return RegisteredPair(ddf, displacement, fixed_affine, moving_affine, moving_volume, start, seconds, backward)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -166,9 +172,10 @@ class Registrar:
 
 
 def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:
-    """Pairs (fixed, moving) of a CSV with the columns ``fixed,moving`` and optionally ``fixed_label,moving_label``.
+    """Pairs (fixed, moving) of a CSV with the columns ``fixed,moving`` and optionally ``fixed_label``, ``moving_label``, ``fixed_points``
+    and ``moving_points``, particle files (:mod:`tools.shape.particles`).
 
-    Paths are absolute or relative to the CSV's folder; an empty label cell is no label.
+    Paths are absolute or relative to the CSV's folder; an empty cell is no label, or no points.
 
     Raises:
         DataError: the file is missing or no table, has no such columns or no rows, a column's name is nearly one of these, or a row lacks
@@ -183,7 +190,7 @@ def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:
             columns, rows = reader.fieldnames or [], list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a table of text in UTF-8 ({first_line(error)})") from error
-    known = [f"{role}{kind}" for role in ("fixed", "moving") for kind in ("", "_label")]
+    known = [f"{role}{kind}" for role in ("fixed", "moving") for kind in ("", "_label", "_points")]
     for column in set(columns) - set(known):
         near = difflib.get_close_matches(column or "", known, n=1, cutoff=0.8)
         if near:
@@ -199,8 +206,8 @@ def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:
         for role in ("fixed", "moving"):
             if not row[role]:
                 raise DataError(f"{path}: line {number} has no {role} image")
-            label = row.get(f"{role}_label")
-            case[role] = Case(case_name(row[role]), path.parent / row[role], path.parent / label if label else None)
+            label, points = (path.parent / name if name else None for name in (row.get(f"{role}_label"), row.get(f"{role}_points")))
+            case[role] = Case(case_name(row[role]), path.parent / row[role], label, particles=points)
         pairs.append((case["fixed"], case["moving"]))
     return pairs
 
@@ -210,7 +217,7 @@ def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
 
     Raises:
         DataError: a file is missing or faulty, a fixed image's grid is sheared, which no displacement field of ITK can have, or two pairs
-            would write the same files.
+            would write the same files; see :func:`check_points`.
     """
     outputs: dict[str, Path] = {}
     affines: dict[tuple[Path, Path | None], np.ndarray] = {}
@@ -225,6 +232,20 @@ def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
                 affines[files] = check_pair(*files, plan.label_values)
         if is_sheared(affines[fixed.image, fixed.label]):
             raise DataError(f"{fixed.image}: its grid is sheared, a displacement field of ITK cannot have it; resample the image first")
+    check_points(pairs)
+
+
+def check_points(pairs: Iterable[tuple[Case, Case]]) -> None:
+    """Check the points of pairs (fixed, moving) that have them in both images.
+
+    Raises:
+        DataError: a file is missing or no list of points, its points lie outside their image, or the two images have not as many.
+    """
+    for pair in pairs:
+        files = [case.particles for case in pair if case.particles is not None]
+        if len(files) == len(pair):
+            for case, points in zip(pair, read_particle_set(files), strict=True):
+                check_world(case.particles, points, *read_header(case))
 
 
 def register_pairs(
@@ -261,9 +282,16 @@ def register_pairs(
 
 
 def pair_metrics(fixed: Case, moving: Case, pair: RegisteredPair, warped_label: np.ndarray | None, plan: Plan) -> dict[str, Any]:
-    """Metrics of one pair; those of labels on the fixed image's grid where both labels are there."""
+    """Metrics of one pair; where both labels are there those of labels, on the fixed image's grid, and where both have points ``tre`` and
+    ``tre_before`` the registration, mm."""
     labels: dict[str, Any] = {}
     if warped_label is not None and fixed.label is not None:
         spacing = tuple(float(s) for s in np.linalg.norm(pair.affine[:3, :3], axis=0))
         labels = {"warped": warped_label, "fixed": load_volume(fixed.label)[0], "labels": plan.labels, "spacing": spacing}
-    return {"fixed": fixed.name, "moving": moving.name, "seconds": pair.seconds} | registration_metrics(pair.ddf, pair.backward, **labels)
+    row = {"fixed": fixed.name, "moving": moving.name, "seconds": pair.seconds} | registration_metrics(pair.ddf, pair.backward, **labels)
+    if fixed.particles is not None and moving.particles is not None:
+        points = read_particle_set([fixed.particles, moving.particles])
+        row["tre"] = target_registration_error(*points, pair.displacement, pair.affine)
+        start = lps_affine(pair.start @ np.diag([-1.0, -1.0, 1.0, 1.0]))  # LPS to LPS
+        row["tre_before"] = float(np.linalg.norm(points[0] @ start[:3, :3].T + start[:3, 3] - points[1], axis=1).mean())
+    return row

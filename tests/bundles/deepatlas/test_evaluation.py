@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from deepatlas.evaluation import evaluate
 from deepatlas.registering import Registrar
 from tools.data.checks import DataError
+from tools.data.decathlon import case_name
 from tools.data.plan import Plan
 from tools.data.splits import report_pairs
+from tools.shape.particles import write_particles
 
 
 def test_one_row_a_report_case(evaluated, model):
@@ -37,6 +42,24 @@ def test_summary(evaluated):
     assert {"mean", "std", "n"} == set(summary["metrics"]["dice_mean"])
     assert summary["split"]["holdout"] == 3
     assert {"torch", "monai"} <= set(summary["versions"])
+
+
+@pytest.mark.parametrize("rotation", [0, 20])
+def test_the_data_sets_points(bundle_call, tiny, dataset, model, tmp_path, rotation):
+    """Voxel (15, 16, 14) of every image is one point: near the centre, about which images turn and lie on each other."""
+    data = shutil.copytree(dataset, tmp_path / "data")
+    for image in (data / "imagesTr").iterdir():
+        point = nib.affines.apply_affine(nib.load(image).affine, [[15, 16, 14]]) * [-1, -1, 1]
+        write_particles(data / "particles" / f"{case_name(image)}.particles", point)
+    options = {"dataset_dir": data, "model_dir": model, "output_dir": tmp_path / "out", "rotation": rotation, **tiny}
+    bundle_call("evaluating", "train", "evaluate", **options)
+    with open(tmp_path / "out" / "metrics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        # 1.3 mm from the centre, turned by up to 20 degrees; the turned image has a new grid, whose centre may be as far from the old one
+        assert float(row["registration_tre_before"]) <= (1e-3 if rotation == 0 else 1.3 * 2 * np.sin(np.radians(10)) + 1.31)
+        assert float(row["registration_tre"]) > 0.01
+    assert any(float(row["registration_tre_before"]) > 0.01 for row in rows) == (rotation > 0)
 
 
 ONE_STEP = {"epochs": 1, "epoch_length": 2, "validation_interval": 1, "holdout": 3}

@@ -16,6 +16,7 @@ from tools.bundle.checkpoint import load_weights
 from tools.data.checks import DataError
 from tools.data.files import write_nifti
 from tools.data.plan import Plan
+from tools.shape.particles import read_particles, write_particles
 
 STEMS = ("case_01_to_case_00", "case_01_to_turned", "case_01_to_thick")
 
@@ -26,6 +27,13 @@ def read(path: Path) -> np.ndarray:
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean([2 * ((a == v) & (b == v)).sum() / ((a == v).sum() + (b == v).sum()) for v in (2, 5)]))
+
+
+def middles(label: nib.Nifti1Image) -> np.ndarray:
+    """The centre of mass of core, and of core and shell, (2, 3) LPS mm: points that correspond."""
+    volume = np.asarray(label.dataobj)
+    voxels = np.array([np.argwhere(part).mean(0) for part in (volume == 2, volume > 0)])
+    return nib.affines.apply_affine(label.affine, voxels) * [-1, -1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +48,13 @@ def folder(ellipsoid_dataset, other_geometry, tmp_path_factory) -> Path:
     for name, thick in (("turned", False), ("thick", True)):
         write_nifti(folder / "imagesTr" / f"{name}.nii.gz", *other_geometry(np.asarray(image.dataobj), image.affine, thick))
     write_nifti(folder / "labelsTr" / "turned.nii.gz", *other_geometry(np.asarray(label.dataobj), label.affine, False))
+    for name in ("case_00", "case_01", "turned"):
+        write_particles(folder / f"{name}.particles", middles(nib.load(folder / "labelsTr" / f"{name}.nii.gz")))
     rows = [
-        "fixed,moving,fixed_label,moving_label",
-        "imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz,labelsTr/case_00.nii.gz,labelsTr/case_01.nii.gz",
-        "imagesTr/turned.nii.gz,imagesTr/case_01.nii.gz,labelsTr/turned.nii.gz,labelsTr/case_01.nii.gz",
-        "imagesTr/thick.nii.gz,imagesTr/case_01.nii.gz,,labelsTr/case_01.nii.gz",
+        "fixed,moving,fixed_label,moving_label,fixed_points,moving_points",
+        "imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz,labelsTr/case_00.nii.gz,labelsTr/case_01.nii.gz,case_00.particles,case_01.particles",
+        "imagesTr/turned.nii.gz,imagesTr/case_01.nii.gz,labelsTr/turned.nii.gz,labelsTr/case_01.nii.gz,turned.particles,case_01.particles",
+        "imagesTr/thick.nii.gz,imagesTr/case_01.nii.gz,,labelsTr/case_01.nii.gz,,case_01.particles",
     ]
     (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -106,6 +116,19 @@ def test_metrics(registered, folder):
     assert float(rows[0]["dice_mean"]) == pytest.approx(dice(warped, fixed), abs=1e-4)
     assert rows[2]["dice_mean"] == ""  # no fixed label
     assert all(float(row[key]) >= 0 for row in rows for key in ("folding_percent", "seconds", "inverse_consistency"))
+
+
+def test_points(registered, folder):
+    with open(registered / "metrics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    after, before = ([row[key] for row in rows] for key in ("tre", "tre_before"))
+    assert after[2] == before[2] == ""  # no points of the fixed image
+    # Both grids begin at one place: laid centre on centre, points lie as far apart as in the world.
+    fixed, moving = (read_particles(folder / f"case_0{k}.particles") for k in (0, 1))
+    assert float(before[0]) == pytest.approx(np.linalg.norm(fixed - moving, axis=1).mean(), abs=1e-3)
+    assert float(before[1]) == pytest.approx(float(before[0]), abs=0.02)  # the same anatomy in another geometry
+    assert float(after[0]) < 0.6 * float(before[0])
+    assert float(after[1]) == pytest.approx(float(after[0]), abs=0.1)
 
 
 def test_affine_passes_and_instance_optimisation(bundle_call, model, folder, registered, tmp_path):
@@ -173,6 +196,23 @@ def test_faulty_files(folder, model, row, message):
 def test_a_pair_that_occurs_twice(folder, model):
     table = write(folder / "twice.csv", "fixed,moving\n" + 2 * "imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz\n")
     with pytest.raises(DataError, match="case_01_to_case_00 occurs twice"):
+        check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ("none.particles", "none.particles: missing"),
+        ("three.particles", r"three.particles: 3 points, but case_00.particles has 2"),
+        ("far.particles", "far.particles: the points lie outside their image"),
+    ],
+)
+def test_faulty_points(folder, model, points, message):
+    write_particles(folder / "three.particles", np.zeros((3, 3)))
+    write_particles(folder / "far.particles", np.full((2, 3), 500.0))
+    row = f"imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz,case_00.particles,{points}"
+    table = write(folder / "faulty.csv", f"fixed,moving,fixed_points,moving_points\n{row}\n")
+    with pytest.raises(DataError, match=message):
         check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
 
 
