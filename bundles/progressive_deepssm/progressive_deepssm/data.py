@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from monai.data import CacheDataset
 from monai.transforms import Compose, Lambdad, Transform
 from monai.utils import convert_to_tensor
 
+from progressive_deepssm.field import by, check_sizes
 from progressive_deepssm.frame import to_frame
 from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import DataError, check_images
@@ -28,22 +28,14 @@ from tools.shape.procrustes import are_mirrored
 from tools.shape.surfaces import label_surface
 
 __all__ = [
-    "FIELD",
-    "CheckSize",
     "ShapeDataset",
     "case_transforms",
     "check_on_grid",
     "check_shape_cases",
     "check_sides",
-    "check_sizes",
-    "image_transforms",
     "images_to_model",
-    "voxels_on_grid",
 ]
 
-logger = logging.getLogger("data")
-
-FIELD = 0.75  # along each axis: what an image must show of the smallest training image, and the network's field of the image
 FARTHEST = 3  # voxels, median distance of points from their surface
 OUTSIDE = 0.05  # of a case's points, at most, where the grid crops its image
 
@@ -78,28 +70,6 @@ def case_transforms(plan: Plan) -> Compose:
             LoadPoints(plan),
         ]
     )
-
-
-class CheckSize(Transform):
-    """:func:`check_sizes` of "image", a path, for clients that hand over one image at a time."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
-        """The same data.
-
-        Raises:
-            DataError: the image is much smaller or larger than the network's field.
-        """
-        path = Path(data["image"])
-        check_sizes([Case(path.name, path)], self.plan, warn=False)
-        return data
-
-
-def image_transforms(plan: Plan) -> Compose:
-    """From "image", a path, to a tensor (1, D, H, W) in [0, 1], unless it is much smaller or larger than the network's field."""
-    return Compose([CheckSize(plan), *preprocessing(plan, ["image"]).transforms])
 
 
 class ShapeDataset(CacheDataset):
@@ -140,38 +110,6 @@ class ShapeDataset(CacheDataset):
         return {"image": image, "label": one_hot.argmax(0, keepdim=True), "points": torch.from_numpy(drawn.points).float()}
 
 
-def voxels_on_grid(case: Case, plan: Plan) -> np.ndarray:
-    """How many voxels of the plan's grid a case's image fills along each axis, (3,), from its header."""
-    shape, spacing = grid_along(*read_header(case), plan.orientation)
-    return np.round(shape * spacing / np.array(plan.spacing)).astype(int)
-
-
-def check_sizes(cases: Iterable[Case], plan: Plan, warn: bool = True) -> None:
-    """Check that images show about the field of the training images; those that the grid crops are warned of, unless ``warn`` is false.
-
-    The plan keeps the least field as ``extra["shape"]["field"]``, and the largest training image as ``extra["shape"]["largest"]`` where
-    the grid crops that too. Along each axis, three quarters of an image must fit into the grid or into that image.
-
-    Raises:
-        DataError: an image is smaller, or larger; the line names it.
-    """
-    shape = plan.extra["shape"]
-    field, largest = np.array(shape["field"]), np.maximum(plan.size, shape.get("largest", plan.size))
-    cropped = []
-    for case in cases:
-        voxels = voxels_on_grid(case, plan)
-        image = f"{case.image}: {_by(voxels)} voxels of {_by(plan.spacing)} mm"
-        if (voxels < field).any():
-            raise DataError(f"{image} are less than the network's field, {_by(field)}")
-        if (FIELD * voxels > largest).any():
-            raise DataError(f"{image} are more than four thirds of the network's field, {_by(largest)}; crop the image about the structure")
-        if (voxels > plan.size).any():
-            cropped.append(image)
-    if cropped and warn:
-        grid = f"the network's grid, {_by(plan.size)}"
-        logger.warning(f"{len(cropped)} image(s) are larger than {grid}, and cropped to it about their centre, such as {cropped[0]}")
-
-
 def check_shape_cases(cases: Sequence[Case], points: int, structure: int | None = None) -> None:
     """Check points and label maps of the cases to learn from.
 
@@ -209,7 +147,7 @@ def check_on_grid(cases: Iterable[Case], plan: Plan) -> None:
         axes = grid_along(np.arange(3), affine, plan.orientation)[0].astype(int)
         outside = float((away[:, axes] > np.array(plan.size) * plan.spacing / 2).any(1).mean())
         if outside > OUTSIDE:
-            grid = f"{_by(plan.size)} voxels of {_by(plan.spacing)} mm about the image's centre"
+            grid = f"{by(plan.size)} voxels of {by(plan.spacing)} mm about the image's centre"
             what = f"{case.particles}: {outside:.0%} of the points lie outside the network's grid, {grid}"
             raise DataError(f"{what}: --size or --spacing, in fine-tuning those of the model, are too small")
 
@@ -237,7 +175,3 @@ def images_to_model(dataset_dir: str | os.PathLike, plan: Plan) -> list[dict[str
     check_images(cases)
     check_sizes(cases, plan)  # all of them, before the first is modelled
     return [{"image": str(Path(case.image))} for case in cases]
-
-
-def _by(values: Iterable[float]) -> str:
-    return " x ".join(f"{value:g}" for value in values)

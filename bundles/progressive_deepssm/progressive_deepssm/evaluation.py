@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from progressive_deepssm.data import check_shape_cases, check_sizes
+from progressive_deepssm.data import check_shape_cases
+from progressive_deepssm.field import check_sizes
 from progressive_deepssm.fitting import read_template
 from progressive_deepssm.modelling import ShapeModeller, ShapePrediction
 from tools.data.checks import check_dataset

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from progressive_deepssm.data import FIELD, check_on_grid, check_shape_cases, check_sides, check_sizes, voxels_on_grid
+from progressive_deepssm.data import check_on_grid, check_shape_cases, check_sides
+from progressive_deepssm.field import FIELD, check_sizes, voxels_on_grid
 from tools.bundle.run_data import RunData, as_dictionaries
 from tools.data.checks import DataError
 from tools.data.decathlon import Case

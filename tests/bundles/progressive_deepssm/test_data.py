@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from progressive_deepssm.data import ShapeDataset, check_on_grid, check_shape_cases, check_sizes, image_transforms
+from progressive_deepssm.data import ShapeDataset, check_on_grid, check_shape_cases
+from progressive_deepssm.field import check_sizes, image_transforms
 from progressive_deepssm.frame import frame_affine, to_frame, to_world
 from progressive_deepssm.run_data import mode_numbers, refinement_numbers, scale_numbers
 from progressive_deepssm.sampling import CaseSampler, collate_cases
