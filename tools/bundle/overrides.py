@@ -145,20 +145,12 @@ def _load(files: Sequence[str], workflow_ids: Collection[str]) -> ConfigParser:
 
 def _check_references(config: dict, files: Sequence[str]) -> None:
     """Refuse a reference to an entry that no file holds."""
-    for text in _strings({key: value for key, value in config.items() if key != "_meta_"}):
-        for reference in ReferenceResolver.match_refs_pattern(text):
-            name = ReferenceResolver.split_id(reference)[0]
-            if name and name not in config:
-                given = f"""--config_file "['.../train.json','{files[-1]}']\""""
-                raise DataError(f"{files[-1]}: @{name} is in none of the config files; does this one belong behind another, as in {given}?")
-
-
-def _strings(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, (Mapping, list)):
-        for value in node.values() if isinstance(node, Mapping) else node:
-            yield from _strings(value)
+    entries = {key: value for key, value in config.items() if key != "_meta_"}
+    for reference in ReferenceResolver.find_refs_in_config(entries, id=""):
+        name = ReferenceResolver.split_id(reference)[0]
+        if name and name not in config:
+            given = f"""--config_file "['.../train.json','{files[-1]}']\""""
+            raise DataError(f"{files[-1]}: @{name} is in none of the config files; does this one belong behind another, as in {given}?")
 
 
 def _check(config: dict, key: str, what: str, also: Collection[str]) -> None:

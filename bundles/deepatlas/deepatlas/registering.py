@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nibabel.affines import apply_affine
 from torch import nn
 
 from tools.bundle.options import check_number
@@ -293,5 +294,5 @@ def pair_metrics(fixed: Case, moving: Case, pair: RegisteredPair, warped_label: 
         points = read_particle_set([fixed.particles, moving.particles])
         row["tre"] = target_registration_error(*points, pair.displacement, pair.affine)
         start = lps_affine(pair.start @ np.diag([-1.0, -1.0, 1.0, 1.0]))  # LPS to LPS
-        row["tre_before"] = float(np.linalg.norm(points[0] @ start[:3, :3].T + start[:3, 3] - points[1], axis=1).mean())
+        row["tre_before"] = float(np.linalg.norm(apply_affine(start, points[0]) - points[1], axis=1).mean())
     return row
