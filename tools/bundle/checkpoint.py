@@ -16,26 +16,12 @@ from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError, first_line
 from tools.data.files import as_read, atomic_path
 
-__all__ = ["Answering", "ResumableCheckpoint", "WeightsSaver", "initial_network", "load_weights", "plain", "save_weights"]
+__all__ = ["ResumableCheckpoint", "WeightsSaver", "initial_network", "load_weights", "plain", "save_weights"]
 
 
 def plain(item: Any) -> Any:
     """What is inside of a DistributedDataParallel, so that files do not depend on the number of processes."""
     return item.module if isinstance(item, DistributedDataParallel) else item
-
-
-class Answering(nn.Module):
-    """Base of what makes another answer of a network's, ``self.network``: its state dictionary is that of this network."""
-
-    network: nn.Module
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Of the network inside."""
-        return self.network.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Into the network inside."""
-        return self.network.load_state_dict(state_dict, *args, **kwargs)
 
 
 def save_weights(path: str | os.PathLike, network: nn.Module) -> None:

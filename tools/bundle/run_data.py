@@ -87,11 +87,22 @@ class RunData:
     def _typical(self, cases: Sequence[Case], labelled: Collection[str], seed: int) -> Iterator[str]:
         if not 0 <= seed < len(labelled):
             raise DataError(f"label_seed must be from 0 to {len(labelled) - 1}, the number of a typical case, not {seed}")
-        return typical_cases(cases, self.plan, labelled, seed)
+        return typical_cases(cases, self._first_plan, labelled, seed)
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan: the model's, or made from the headers of the data set."""
+        """The plan: the model's, or made from the data set."""
+        if self.dataset is None or self._use_model_plan:
+            return self._first_plan
+        return self.completed(self._first_plan)
+
+    def completed(self, plan: Plan) -> Plan:
+        """A plan made from the headers of the data set, with what the cases of this run say besides."""
+        return plan
+
+    @cached_property
+    def _first_plan(self) -> Plan:
+        """The model's, or made from the headers: by it cases may be chosen, when a plan is not complete yet."""
         if self.dataset is None or self._use_model_plan:
             plan = Plan.load(self.model_dir / "plan.json")
             if self.dataset is not None and self.dataset.labels != plan.labels:

@@ -11,10 +11,10 @@ from monai.data import MetaTensor
 
 from deepatlas.networks import registration_from_plan
 from deepatlas.registering import Registrar
-from tools.bundle.checkpoint import Answering
 from tools.data.checks import check_pair
 from tools.data.geometry import load_volume, to_plan
 from tools.data.plan import Plan
+from tools.networks.answering import Answering
 from tools.registration.displacement import warp
 
 __all__ = ["AtlasSegmentation"]

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from typing import Any
 
 from monai.transforms import Compose, Lambdad
 
+from tools.bundle.overrides import to_bool
+from tools.bundle.run_data import RunData
 from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import check_images
 from tools.data.decathlon import read_images
+from tools.data.divisions import find_divisions
 from tools.data.geometry import preprocessing
 from tools.data.plan import Plan
 
-__all__ = ["case_transforms", "images_to_segment"]
+__all__ = ["DeepAtlasRunData", "case_transforms", "images_to_segment"]
+
+
+class DeepAtlasRunData(RunData):
+    """As :class:`tools.bundle.run_data.RunData`; the plan keeps in ``extra["divisions"]`` which structures are divided by a plane.
+
+    Args:
+        divisions: whether to look for them in the labels that are learnt from (:mod:`tools.data.divisions`).
+        **options: of ``RunData``.
+    """
+
+    def __init__(self, *args: Any, divisions: bool | str = True, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._divisions = to_bool(divisions)
+
+    def completed(self, plan: Plan) -> Plan:
+        """The plan with the divisions, where there are any."""
+        found = find_divisions(self.split.train, plan.orientation) if self._divisions else []
+        return replace(plan, extra={**plan.extra, "divisions": found}) if found else plan
 
 
 def case_transforms(plan: Plan) -> Compose:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from monai.networks.nets import DynUNet, UNet
 from torch import nn
 
 from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError
+from tools.data.divisions import Division
 from tools.data.plan import Plan
+from tools.networks.divided import DividedSegmentation
 from tools.networks.encoders import ConvEncoder, SwinEncoder, safe_convolutions
 from tools.networks.levels import check_channels
 from tools.networks.registration import FeaturePyramid, RegistrationNetwork, VelocityDecoder
@@ -22,16 +24,26 @@ SQUARINGS = 5  # of the velocity at half resolution: steps of a thirty-second of
 
 
 def segmentation_from_plan(plan: Plan) -> nn.Module:
-    """F_S with the sizes the plan keeps in ``extra["segmentation"]``.
+    """F_S with the sizes the plan keeps in ``extra["segmentation"]``; its answers keep to the plan's ``extra["divisions"]``.
 
     Raises:
-        DataError: the channels are no list, the plan's grid cannot be halved as often as the network does, and
-            :func:`segmentation_network`'s.
+        DataError: the channels are no list, the plan's grid cannot be halved as often as the network does, a division is of an unknown
+            structure, and :func:`segmentation_network`'s.
     """
     sizes = plan.extra.get("segmentation", {})
     if "channels" in sizes:
         _check_levels("segmentation_channels", sizes["channels"], plan, sizes.get("architecture", "pyramid") == "pyramid")
-    return segmentation_network(plan.num_classes, **sizes)
+    network = segmentation_network(plan.num_classes, **sizes)
+    divisions = [_channels_of(division, plan) for division in plan.extra.get("divisions", ())]
+    return DividedSegmentation(network, divisions) if divisions else network
+
+
+def _channels_of(division: Mapping[str, int], plan: Plan) -> tuple[int, int, int]:
+    try:
+        found = Division(**division)
+        return found.axis, *(plan.label_values[1:].index(value) + 1 for value in (found.lower, found.upper))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"plan: {division} divides no two structures of {list(plan.label_values)} ({error})") from error
 
 
 def registration_from_plan(plan: Plan) -> RegistrationNetwork:

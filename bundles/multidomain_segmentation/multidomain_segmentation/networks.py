@@ -15,12 +15,13 @@ from monai.data import MetaTensor
 from torch import nn
 
 from multidomain_segmentation.union import union_channels, union_names
-from tools.bundle.checkpoint import Answering, load_weights, plain
+from tools.bundle.checkpoint import load_weights, plain
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.bundle.run_data import RunData
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import AUTO
+from tools.networks.answering import Answering
 from tools.networks.domain_norm import domain_parameters
 from tools.networks.mask_autoencoder import MaskAutoencoder
 from tools.networks.multidomain_unet import MultiDomainSegmentation

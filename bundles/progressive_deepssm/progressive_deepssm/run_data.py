@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -104,12 +103,8 @@ class ShapeRunData(RunData):
         self._scales, self._modes, self._shape = scales, modes, dict(shape or {})
         self._structure = None if structure in (None, "all") else _number(structure)
 
-    @cached_property
-    def plan(self) -> Plan:
+    def completed(self, plan: Plan) -> Plan:
         """The plan, with the sizes of network and shape model in ``extra["shape"]``."""
-        plan = super().plan
-        if self.dataset is None or self._use_model_plan:
-            return plan
         cases = _with_points(self.split.train)
         if len(cases) < LEAST_CASES:
             description = self.dataset.root / "dataset.json"

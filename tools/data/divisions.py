@@ -1,0 +1,126 @@
+"""Structures that a convention of labelling divides by a plane, such as head and body of the hippocampus, which look alike where they meet.
+
+Where that plane lies is one number an image, and a network that answers voxel by voxel does not know it. The labels tell which
+structures are so divided, and across which axis of the grid.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+from tools.data.decathlon import Case
+from tools.data.geometry import load_volume
+
+__all__ = ["Division", "divisions_of_labels", "find_divisions"]
+
+MOST_CASES = 20  # that are looked at: a convention is the same in all
+# Means over cases, of the faces between a voxel of one structure and one of the other, and of the voxels of both:
+FLAT = 0.75  # least share of faces that look along the axis, from the lower to the upper structure
+MISPLACED = 0.02  # greatest share of voxels on the wrong side of the best plane
+FACES = 10  # least number of faces
+
+
+@dataclass(frozen=True)
+class Division:
+    """Two structures on the two sides of a plane across an axis of the grid.
+
+    Attributes:
+        axis: 0, 1 or 2.
+        lower: label value of the structure at the smaller indices.
+        upper: that of the other one.
+
+    Raises:
+        ValueError: the axis is none of a volume, or both structures are one.
+    """
+
+    axis: int
+    lower: int
+    upper: int
+
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise ValueError(f"the axis of a division must be 0, 1 or 2, not {self.axis}")
+        if self.lower == self.upper:
+            raise ValueError(f"a division needs two structures, not {self.lower} twice")
+
+
+def find_divisions(cases: Sequence[Case], orientation: str) -> list[dict[str, Any]]:
+    """The divisions of a data set, from the labels of its first cases.
+
+    Args:
+        cases: those whose labels may be looked at; cases without one are passed over.
+        orientation: of the network's grid, "RAS"; the axes count along it.
+
+    Returns:
+        fields of :class:`Division`, as a plan keeps them.
+
+    Raises:
+        DataError: a label is missing or not readable.
+    """
+    labelled = [case for case in cases if case.label is not None][:MOST_CASES]
+    return [asdict(division) for division in divisions_of_labels(_turned(*load_volume(case.label), orientation) for case in labelled)]
+
+
+def divisions_of_labels(volumes: Iterable[np.ndarray]) -> list[Division]:
+    """The divisions that all of some label maps (D, H, W) show, background 0.
+
+    Two structures are divided by a plane across an axis if, as means over the maps that hold both, there are at least 10 faces between a
+    voxel of one and a voxel of the other, 75 % of these look along the axis, and at most 2 % of the voxels of both lie on the wrong
+    side of the best plane. For 199 of 200 hippocampi of the Decathlon this holds of each alone (99 % of the voxels or more are on their
+    side in nearly all); of the chambers and the muscle of 80 hearts at least 3 %, 16 % as a rule, lie on the wrong side, and 61 % of the
+    faces at most look along one axis.
+    """
+    found: dict[Division, list[tuple[float, float, int]]] = defaultdict(list)
+    together: Counter[frozenset[int]] = Counter()
+    for volume in volumes:
+        values = [int(v) for v in np.unique(volume) if v]
+        together.update(frozenset((a, b)) for i, a in enumerate(values) for b in values[i + 1 :])
+        for division, shape in _measured(volume).items():
+            found[division].append(shape)
+    divisions = []
+    for division, shapes in found.items():
+        # Maps in which the two do not touch count as faces that look elsewhere.
+        flat, _, faces = np.sum(shapes, axis=0) / together[frozenset((division.lower, division.upper))]
+        misplaced = np.mean(shapes, axis=0)[1]
+        if flat >= FLAT and misplaced <= MISPLACED and faces >= FACES:
+            divisions.append(division)
+    return sorted(divisions, key=lambda division: (division.axis, division.lower, division.upper))
+
+
+def _measured(volume: np.ndarray) -> dict[Division, tuple[float, float, int]]:
+    """Of every two structures that touch, along each axis: share of faces that look along it, share of voxels misplaced, all faces."""
+    looking: Counter[Division] = Counter()
+    faces: Counter[frozenset[int]] = Counter()
+    for axis in range(3):
+        along = np.moveaxis(volume, axis, 0)
+        lower, upper = along[:-1], along[1:]
+        between = (lower != upper) & (lower != 0) & (upper != 0)
+        pairs, counts = np.unique(np.stack([lower[between], upper[between]]).astype(np.int64), axis=1, return_counts=True)
+        for a, b, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+            looking[Division(axis, a, b)] += count
+            faces[frozenset((a, b))] += count
+    result = {}
+    for division, count in looking.items():
+        total = faces[frozenset((division.lower, division.upper))]
+        result[division] = (count / total, _misplaced(volume, division), total)
+    return result
+
+
+def _misplaced(volume: np.ndarray, division: Division) -> float:
+    """Share of the voxels of two structures on the wrong side of the plane that has fewest of them there."""
+    others = tuple(axis for axis in range(3) if axis != division.axis)
+    lower, upper = ((volume == value).sum(axis=others) for value in (division.lower, division.upper))
+    # Before the plane k lie the slices 0 .. k - 1: wrong are the upper structure's there, and the lower one's beyond.
+    wrong = np.append(0, np.cumsum(upper - lower)) + lower.sum()
+    return float(wrong.min() / (lower.sum() + upper.sum()))
+
+
+def _turned(volume: np.ndarray, affine: np.ndarray, orientation: str) -> np.ndarray:
+    """A volume with its axes along those of an orientation, voxels as they are."""
+    return apply_orientation(volume, ornt_transform(io_orientation(affine), axcodes2ornt(orientation)))
