@@ -57,6 +57,14 @@ def test_no_division(volume):
     assert divisions_of_labels([volume]) == []
 
 
+@pytest.mark.parametrize(("degrees", "fits"), [(0, True), (1, False)])
+def test_a_natural_border_that_is_a_little_tilted_is_no_division(degrees, fits):
+    x, y, z = np.meshgrid(*(np.arange(n) - n / 2 for n in (140, 170, 60)), indexing="ij")
+    left = x + np.tan(np.radians(degrees)) * y < 0
+    halves = np.where((x / 65) ** 2 + (y / 80) ** 2 + (z / 28) ** 2 < 1, np.where(left, 1, 2), 0)
+    assert divisions_of_labels([halves]) == [Division(0, 1, 2)] * fits
+
+
 def test_maps_with_one_of_both_say_nothing_and_maps_in_which_they_lie_apart_say_no():
     assert divisions_of_labels([bar(6, 4), bar(6)]) == [Division(1, 1, 2)]
     assert divisions_of_labels([bar(6, 4), np.insert(bar(6, 4), 8, 0, axis=1)]) == []

@@ -75,7 +75,7 @@ class Plan(LabelValues):
         spacing: voxel size of the network grid in mm, per axis.
         size: network grid in voxels, multiples of 16; volumes are padded or cropped to it about their centre.
         intensity: percentiles of a volume that become 0 and 1 (values beyond are clipped).
-        extra: what a bundle adds: domains, numbers of PCA modes, network sizes.
+        extra: what a bundle adds: network sizes, numbers of PCA modes, planes between structures.
         version: version of this format.
 
     Raises:
