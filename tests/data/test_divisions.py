@@ -7,6 +7,7 @@ import pytest
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
 from tools.data.divisions import Division, divisions_of_labels, find_divisions
+from tools.data.files import write_nifti
 
 
 def bar(*lengths: int, values: tuple[int, ...] = (1, 2, 3)) -> np.ndarray:
@@ -72,7 +73,7 @@ def test_maps_with_one_of_both_say_nothing_and_maps_in_which_they_lie_apart_say_
 
 def case(folder, volume: np.ndarray, affine: np.ndarray) -> Case:
     path = folder / "case.nii.gz"
-    nib.save(nib.Nifti1Image(volume.astype(np.uint8), affine), path)
+    write_nifti(path, volume.astype(np.uint8), affine)
     return Case("case", path, path)
 
 

@@ -92,18 +92,21 @@ class RunData:
     @cached_property
     def plan(self) -> Plan:
         """The plan: the model's, or made from the data set."""
-        if self.dataset is None or self._use_model_plan:
-            return self._first_plan
-        return self.completed(self._first_plan)
+        return self._first_plan if self._has_plan else self.completed(self._first_plan)
 
     def completed(self, plan: Plan) -> Plan:
         """A plan made from the headers of the data set, with what the cases of this run say besides."""
         return plan
 
+    @property
+    def _has_plan(self) -> bool:
+        """Whether the model's plan holds."""
+        return self.dataset is None or self._use_model_plan
+
     @cached_property
     def _first_plan(self) -> Plan:
         """The model's, or made from the headers: by it cases may be chosen, when a plan is not complete yet."""
-        if self.dataset is None or self._use_model_plan:
+        if self._has_plan:
             plan = Plan.load(self.model_dir / "plan.json")
             if self.dataset is not None and self.dataset.labels != plan.labels:
                 raise DataError(f"{self.dataset.root / 'dataset.json'}: labels {self.dataset.labels} are not the model's {plan.labels}")

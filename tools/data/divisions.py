@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import apply_orientation
 
 from tools.data.decathlon import Case
 from tools.data.geometry import load_volume
+from tools.data.plan import turn_to
 
 __all__ = ["Division", "divisions_of_labels", "find_divisions"]
 
@@ -65,7 +67,9 @@ def find_divisions(cases: Sequence[Case], orientation: str) -> list[dict[str, An
         DataError: a label is missing or not readable.
     """
     labelled = [case for case in cases if case.label is not None][:MOST_CASES]
-    return [asdict(division) for division in divisions_of_labels(_turned(*load_volume(case.label), orientation) for case in labelled)]
+    stored = (load_volume(case.label) for case in labelled)
+    turned = (apply_orientation(volume, turn_to(orientation, affine)) for volume, affine in stored)
+    return [asdict(division) for division in divisions_of_labels(turned)]
 
 
 def divisions_of_labels(volumes: Iterable[np.ndarray]) -> list[Division]:
@@ -78,9 +82,9 @@ def divisions_of_labels(volumes: Iterable[np.ndarray]) -> list[Division]:
     found: dict[Division, list[tuple[float, float, int]]] = defaultdict(list)
     together: Counter[frozenset[int]] = Counter()
     for volume in volumes:
-        values = [int(v) for v in np.unique(volume) if v]
-        together.update(frozenset((a, b)) for i, a in enumerate(values) for b in values[i + 1 :])
-        for division, shape in _measured(volume).items():
+        profiles = _profiles(volume)
+        together.update(frozenset(pair) for pair in combinations(profiles, 2))
+        for division, shape in _measured(volume, profiles).items():
             found[division].append(shape)
     divisions = []
     for division, shapes in found.items():
@@ -92,7 +96,20 @@ def divisions_of_labels(volumes: Iterable[np.ndarray]) -> list[Division]:
     return sorted(divisions, key=lambda division: (division.axis, division.lower, division.upper))
 
 
-def _measured(volume: np.ndarray) -> dict[Division, tuple[float, float, int]]:
+def _profiles(volume: np.ndarray) -> dict[int, list[np.ndarray]]:
+    """Label value to its number of voxels in every slice across each of the three axes."""
+    values, place = np.unique(volume, return_inverse=True)
+    profiles: dict[int, list[np.ndarray]] = {int(value): [] for value in values if value}
+    for axis, length in enumerate(volume.shape):
+        slices = np.arange(length).reshape([-1 if k == axis else 1 for k in range(3)])
+        cells = np.bincount((place.reshape(volume.shape) * length + slices).ravel(), minlength=len(values) * length)
+        for value, counts in zip(values.tolist(), cells.reshape(-1, length), strict=True):
+            if value:
+                profiles[int(value)].append(counts)
+    return profiles
+
+
+def _measured(volume: np.ndarray, profiles: dict[int, list[np.ndarray]]) -> dict[Division, tuple[float, float, int]]:
     """Of every two structures that touch, along each axis: share of faces in one plane, share of voxels misplaced, all faces."""
     planes: dict[Division, Counter[int]] = defaultdict(Counter)
     faces: Counter[frozenset[int]] = Counter()
@@ -107,19 +124,13 @@ def _measured(volume: np.ndarray) -> dict[Division, tuple[float, float, int]]:
     result = {}
     for division, counts in planes.items():
         total = faces[frozenset((division.lower, division.upper))]
-        result[division] = (max(counts.values()) / total, _misplaced(volume, division), total)
+        misplaced = _misplaced(*(profiles[value][division.axis] for value in (division.lower, division.upper)))
+        result[division] = (max(counts.values()) / total, misplaced, total)
     return result
 
 
-def _misplaced(volume: np.ndarray, division: Division) -> float:
-    """Share of the voxels of two structures on the wrong side of the plane that has fewest of them there."""
-    others = tuple(axis for axis in range(3) if axis != division.axis)
-    lower, upper = ((volume == value).sum(axis=others) for value in (division.lower, division.upper))
+def _misplaced(lower: np.ndarray, upper: np.ndarray) -> float:
+    """Share of the voxels of two structures, (n,) by slice, on the wrong side of the plane that has fewest of them there."""
     # Before the plane k lie the slices 0 .. k - 1: wrong are the upper structure's there, and the lower one's beyond.
     wrong = np.append(0, np.cumsum(upper - lower)) + lower.sum()
     return float(wrong.min() / (lower.sum() + upper.sum()))
-
-
-def _turned(volume: np.ndarray, affine: np.ndarray, orientation: str) -> np.ndarray:
-    """A volume with its axes along those of an orientation, voxels as they are."""
-    return apply_orientation(volume, ornt_transform(io_orientation(affine), axcodes2ornt(orientation)))

@@ -24,7 +24,7 @@ from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
 from tools.data.files import as_read, write_json
 
-__all__ = ["LabelValues", "Plan", "grid_along", "make_plan", "nearest_or_raise", "read_header", "rounded_up"]
+__all__ = ["LabelValues", "Plan", "grid_along", "make_plan", "nearest_or_raise", "read_header", "rounded_up", "turn_to"]
 
 VERSION = 1
 MULTIPLE = 16  # the networks halve the grid four times
@@ -182,11 +182,16 @@ def read_header(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 def grid_along(shape: np.ndarray, affine: np.ndarray, orientation: str) -> tuple[np.ndarray, np.ndarray]:
     """Shape (3,) in voxels and spacing (3,) in mm of a grid along the axes of an orientation ("RAS")."""
-    order = ornt_transform(io_orientation(affine), axcodes2ornt(orientation))[:, 0].astype(int)
+    order = turn_to(orientation, affine)[:, 0].astype(int)
     turned, spacing = np.empty(3), np.empty(3)
     turned[order] = shape
     spacing[order] = nib.affines.voxel_sizes(affine)
     return turned, spacing
+
+
+def turn_to(orientation: str, affine: np.ndarray) -> np.ndarray:
+    """What turns the axes of an image (affine (4, 4), voxel index to RAS mm) along an orientation ("RAS"), as nibabel writes it (3, 2)."""
+    return ornt_transform(io_orientation(affine), axcodes2ornt(orientation))
 
 
 def rounded_up(value: float) -> float:

@@ -19,7 +19,7 @@ MOST_EVIDENCE = 7.0  # of one voxel, a ratio of a thousand: no single voxel deci
 class DividedSegmentation(Answering):
     """A segmentation network whose answers, in evaluation mode, keep to planes between structures (:func:`divided`).
 
-    It learns from its answers voxel by voxel, as without. Its state dictionary is that of the network inside.
+    In training mode the logits are the network's own. Its state dictionary is that of the network inside.
 
     Args:
         network: image (B, 1, D, H, W) to logits (B, C, D, H, W).

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from deepatlas.data import DeepAtlasRunData
 from deepatlas.networks import segmentation_from_plan
 from tools.data.checks import DataError
+from tools.data.geometry import load_volume
 from tools.data.plan import Plan
 from tools.networks.divided import DividedSegmentation
 from tools.networks.segmentation import PyramidSegmentation
@@ -91,6 +91,6 @@ def test_answers_of_a_trained_model_keep_to_a_plane(bundle_call, trained, tiny_d
     assert json.loads((trained / "plan.json").read_text())["extra"]["divisions"] == [LEFT_AND_RIGHT]
     bundle_call("run", "inference", dataset_dir=tiny_dataset, output_dir=tmp_path / "result", model_dir=trained, device="cpu")
     for case in range(6):
-        answer = np.asarray(nib.load(tmp_path / "result" / f"case_{case:02d}_seg.nii.gz").dataobj)
+        answer, _ = load_volume(tmp_path / "result" / f"case_{case:02d}_seg.nii.gz")
         left, right = (np.nonzero((answer == value).any(axis=(1, 2)))[0] for value in (1, 2))
         assert left.max() < right.min()
