@@ -200,6 +200,17 @@ def test_points_far_outside_the_grid_return(field):
     np.testing.assert_allclose(back, points, atol=1e-2)
 
 
+@pytest.mark.parametrize("shape", [(6, 5, 7), (6, 1, 7)])
+def test_the_affine_part_of_a_field_goes_on_outside(shape):
+    """x + d(x) = 1.1 x + 0.2 y + 3; the field, whose memory is channel first, is left as it was."""
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"))
+    displacement = np.stack([0.1 * grid[0] + 0.2 * grid[1] + 3, 0 * grid[0], 0 * grid[0]])
+    before, point = displacement.copy(), np.array([[40.0, 0.0 if shape[1] == 1 else -9.0, 2.0]])
+    moved = transform_points(point, np.moveaxis(displacement, 0, -1), np.diag([-1.0, -1.0, 1.0, 1.0]))
+    np.testing.assert_allclose(moved, point + [[0.1 * 40 + 0.2 * point[0, 1] + 3, 0, 0]])
+    np.testing.assert_array_equal(displacement, before)
+
+
 def test_a_fold_leaves_an_error_and_finite_points():
     displacement = np.zeros((8, 8, 8, 3), np.float32)
     displacement[..., 0] = -2.5 * np.abs(np.arange(8) - 3.5)[:, None, None]

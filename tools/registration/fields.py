@@ -8,6 +8,8 @@ its border value.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
@@ -104,26 +106,31 @@ class _Map:
 
     def __init__(self, displacement: np.ndarray, field_affine: np.ndarray) -> None:
         world = lps_affine(field_affine)
-        shape = displacement.shape[:3]
-        self.to_voxel = np.linalg.inv(world)
-        self.to_world = world
-        displacement = displacement.astype(np.float64)
-        voxels = grid_points(shape, np.eye(4))
-        # least squares for d = (p - centre) L + mean; the pseudo-inverse leaves a one-voxel axis without a slope
-        centred, mean = voxels - voxels.mean(0), displacement.reshape(-1, 3).mean(0)
-        slope = np.linalg.pinv(centred.T @ centred) @ (centred.T @ (displacement.reshape(-1, 3) - mean))
-        self.affine = world.copy()
-        self.affine[:3, :3] += slope.T
-        self.affine[:3, 3] += mean - voxels.mean(0) @ slope
-        if abs(np.linalg.det(self.affine[:3, :3])) < 1e-6 * abs(np.linalg.det(world[:3, :3])):
-            self.affine = world
-        residual = _apply(world, voxels) + displacement.reshape(-1, 3) - _apply(self.affine, voxels)
-        residual = residual.reshape(*shape, 3)
-        self.residual = torch.from_numpy(np.ascontiguousarray(np.moveaxis(residual, -1, 0)))[None]
-        slopes = [np.gradient(residual, axis=axis) if shape[axis] > 1 else np.zeros_like(residual) for axis in range(3)]
-        # channel 3 i + j is the derivative of component i along voxel axis j
-        self.slopes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.stack(slopes, -1).reshape(*shape, 9), -1, 0)))[None]
-        self.last = np.array(shape) - 1
+        self.to_voxel, self.to_world, self.affine = np.linalg.inv(world), world, world.copy()
+        residual = np.array(np.moveaxis(displacement, -1, 0), dtype=np.float64, order="C")
+        self.last = np.array(residual.shape[1:]) - 1
+        # Least squares for d = (p - centre) L + mean: on a whole grid the axes are orthogonal, so that each is fitted on its own.
+        mean, slope = residual.mean((1, 2, 3)), np.zeros((3, 3))
+        places = np.meshgrid(*(np.arange(last + 1) - last / 2 for last in self.last), indexing="ij", sparse=True)
+        for axis in np.flatnonzero(self.last):
+            slope[axis] = (residual * places[axis]).mean((1, 2, 3)) / (places[axis] ** 2).mean()
+        linear = world[:3, :3] + slope.T
+        if abs(np.linalg.det(linear)) >= 1e-6 * abs(np.linalg.det(world[:3, :3])):
+            self.affine[:3, :3] = linear
+            self.affine[:3, 3] += mean - self.last / 2 @ slope
+            residual -= mean[:, None, None, None]
+            for axis in np.flatnonzero(self.last):
+                residual -= slope[axis][:, None, None, None] * places[axis]
+        self.residual = torch.from_numpy(residual)[None]
+
+    @cached_property
+    def slopes(self) -> torch.Tensor:
+        """Derivatives of the residual field, (1, 9, D, H, W): channel 3 i + j is that of component i along voxel axis j."""
+        slopes = torch.zeros(1, 9, *self.residual.shape[2:], dtype=torch.float64)
+        for axis, last in enumerate(self.last):
+            if last:
+                slopes[:, axis::3] = torch.gradient(self.residual, dim=axis + 2)[0]
+        return slopes
 
     def forward(self, points: np.ndarray) -> np.ndarray:
         return self._moving(_apply(self.to_voxel, np.asarray(points, dtype=np.float64)))
