@@ -66,6 +66,28 @@ def test_a_natural_border_that_is_a_little_tilted_is_no_division(degrees, fits):
     assert divisions_of_labels([halves]) == [Division(0, 1, 2)] * fits
 
 
+@pytest.mark.parametrize("pressed", [1, 2, 3])
+def test_balls_that_touch_are_no_division(pressed):
+    """Their faces lie in one plane, which is 0.23 or 0.32 of the smaller one's largest cross-section."""
+    x, y, z = np.meshgrid(*(np.arange(n) for n in (48, 26, 26)), indexing="ij")
+    inside = [(x - place) ** 2 + (y - 12) ** 2 + (z - 12) ** 2 < radius**2 for place, radius in ((12, 10), (30 - pressed, 8))]
+    assert divisions_of_labels([np.select(inside, [1, 2])]) == []
+
+
+@pytest.mark.parametrize(("breadth", "fits"), [(16, True), (15, False)])
+def test_a_plane_is_two_fifths_of_the_smaller_structure_at_least(breadth, fits):
+    """Of 40 voxels."""
+    volume = bar(6, 4).repeat(2, axis=0)
+    narrow = np.zeros(40, int)
+    narrow[:breadth] = 1
+    volume[4:12, 7, 2:7] = narrow.reshape(8, 5)
+    assert divisions_of_labels([volume]) == [Division(1, 1, 2)] * fits
+
+
+def test_an_empty_map_says_nothing():
+    assert divisions_of_labels([np.zeros((4, 4, 4), int), bar(6, 4)]) == [Division(1, 1, 2)]
+
+
 def test_maps_with_one_of_both_say_nothing_and_maps_in_which_they_lie_apart_say_no():
     assert divisions_of_labels([bar(6, 4), bar(6)]) == [Division(1, 1, 2)]
     assert divisions_of_labels([bar(6, 4), np.insert(bar(6, 4), 8, 0, axis=1)]) == []
@@ -93,6 +115,15 @@ def test_axes_are_those_of_the_networks_grid(tmp_path, codes, orientation, found
     affine[:3, :3] = np.stack([np.eye(3)["RAS".find(c)] if c in "RAS" else -np.eye(3)["LPI".find(c)] for c in codes], axis=1)
     assert "".join(nib.aff2axcodes(affine)) == codes
     assert find_divisions([Case("bare", tmp_path / "image.nii.gz"), case(tmp_path, bar(6, 4), affine)], orientation) == [found]
+
+
+def test_cases_are_looked_at_all_over_the_list(tmp_path):
+    """Half of the cases, at the end of the list, have the parts the other way round."""
+    for name, values in (("one", (1, 2)), ("other", (2, 1))):
+        write_nifti(tmp_path / f"{name}.nii.gz", bar(6, 4, values=values).astype(np.uint8), np.eye(4))
+    cases = [Case(f"{k:02}", tmp_path, tmp_path / f"{'one' if k < 20 else 'other'}.nii.gz") for k in range(40)]
+    assert find_divisions(cases[:20], "RAS") == [{"axis": 1, "lower": 1, "upper": 2}]
+    assert find_divisions(cases, "RAS") == []
 
 
 def test_without_a_label_there_is_no_division(tmp_path):

@@ -68,6 +68,17 @@ def test_three_parts_are_divided_by_two_planes():
     assert set(classes.tolist()) == {1, 2, 3}
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_plane_holds_for_what_another_one_hands_over(order):
+    """A voxel of the third part within the first, or of the first within the third, becomes the second's, which ends at its plane."""
+    values = [[4, 0, 0], [0, 0, 4], [4, 0, 0], [4, 0, 0], [0, 4, 0], [0, 4, 0], [0, 0, 4], [4, 0, 0], [0, 0, 4], [0, 0, 4]]
+    logits = torch.tensor([[-9, *row] for row in values], dtype=torch.float32).T[None, :, :, None, None]
+    planes = [(0, 1, 2), (0, 2, 3)]
+    classes = divided(logits, [planes[k] for k in order]).argmax(1).flatten().tolist()
+    assert [k for k in range(10) if classes[k] == 1][-1:] < [k for k in range(10) if classes[k] == 2][:1]
+    assert [k for k in range(10) if classes[k] == 2][-1:] < [k for k in range(10) if classes[k] == 3][:1]
+
+
 def test_half_precision_is_answered_in_single():
     assert divided(column(SURE).bfloat16(), [(1, 1, 2)]).dtype == torch.float32
 

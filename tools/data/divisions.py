@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from nibabel.orientations import apply_orientation
+from scipy import ndimage
 
 from tools.data.decathlon import Case
 from tools.data.geometry import load_volume
@@ -23,8 +24,10 @@ __all__ = ["Division", "divisions_of_labels", "find_divisions"]
 
 MOST_CASES = 20  # that are looked at: a convention is the same in all
 # Means over cases, of the faces between a voxel of one structure and one of the other, and of the voxels of both. A natural border
-# that happens to be nearly plane, such as the midline of a brain, is a little tilted in every image, and fails the first:
+# that happens to be nearly plane, such as the midline of a brain, is a little tilted in every image, and fails the first; bones that
+# touch where they are round fail the second (two balls that press into each other by a tenth of their size have 0.3):
 FLAT = 0.6  # least share of faces that lie in one plane
+BROAD = 0.4  # least area of the faces there, by the largest cross-section of the structure that has the smaller one
 MISPLACED = 0.02  # greatest share of voxels on the wrong side of the best plane
 FACES = 10  # least number of faces
 
@@ -54,10 +57,10 @@ class Division:
 
 
 def find_divisions(cases: Sequence[Case], orientation: str) -> list[dict[str, Any]]:
-    """The divisions of a data set, from the labels of its first cases.
+    """The divisions of a data set, from the labels of 20 of its cases.
 
     Args:
-        cases: those whose labels may be looked at; cases without one are passed over.
+        cases: those whose labels may be looked at, spread over all of them; cases without one are passed over.
         orientation: of the network's grid, "RAS"; the axes count along it.
 
     Returns:
@@ -66,8 +69,9 @@ def find_divisions(cases: Sequence[Case], orientation: str) -> list[dict[str, An
     Raises:
         DataError: a label is missing or not readable.
     """
-    labelled = [case for case in cases if case.label is not None][:MOST_CASES]
-    stored = (load_volume(case.label) for case in labelled)
+    labelled = [case for case in cases if case.label is not None]
+    places = np.linspace(0, len(labelled) - 1, min(len(labelled), MOST_CASES)).round().astype(int)
+    stored = (load_volume(labelled[place].label) for place in places)
     turned = (apply_orientation(volume, turn_to(orientation, affine)) for volume, affine in stored)
     return [asdict(division) for division in divisions_of_labels(turned)]
 
@@ -76,12 +80,16 @@ def divisions_of_labels(volumes: Iterable[np.ndarray]) -> list[Division]:
     """The divisions that all of some label maps (D, H, W) show, background 0.
 
     Two structures are divided by a plane across an axis if, as means over the maps that hold both, there are at least 10 faces between a
-    voxel of one and a voxel of the other, 60 % of these lie in one plane, and at most 2 % of the voxels of both lie on the wrong side of
-    the best plane.
+    voxel of one and a voxel of the other, 60 % of these lie in one plane and are there 40 % of the largest cross-section of the structure
+    whose largest one is smaller, and at most 2 % of the voxels of both lie on the wrong side of the best plane.
     """
-    found: dict[Division, list[tuple[float, float, int]]] = defaultdict(list)
+    found: dict[Division, list[tuple[float, ...]]] = defaultdict(list)
     together: Counter[frozenset[int]] = Counter()
     for volume in volumes:
+        box = ndimage.find_objects((volume != 0).view(np.int8))
+        if not box:
+            continue
+        volume = volume[box[0]]
         profiles = _profiles(volume)
         together.update(frozenset(pair) for pair in combinations(profiles, 2))
         for division, shape in _measured(volume, profiles).items():
@@ -89,9 +97,9 @@ def divisions_of_labels(volumes: Iterable[np.ndarray]) -> list[Division]:
     divisions = []
     for division, shapes in found.items():
         # Maps in which the two do not touch have no face in a plane.
-        flat, _, faces = np.sum(shapes, axis=0) / together[frozenset((division.lower, division.upper))]
-        misplaced = np.mean(shapes, axis=0)[1]
-        if flat >= FLAT and misplaced <= MISPLACED and faces >= FACES:
+        flat, broad, faces, _ = np.sum(shapes, axis=0) / together[frozenset((division.lower, division.upper))]
+        misplaced = np.mean(shapes, axis=0)[-1]
+        if flat >= FLAT and broad >= BROAD and misplaced <= MISPLACED and faces >= FACES:
             divisions.append(division)
     return sorted(divisions, key=lambda division: (division.axis, division.lower, division.upper))
 
@@ -109,8 +117,9 @@ def _profiles(volume: np.ndarray) -> dict[int, list[np.ndarray]]:
     return profiles
 
 
-def _measured(volume: np.ndarray, profiles: dict[int, list[np.ndarray]]) -> dict[Division, tuple[float, float, int]]:
-    """Of every two structures that touch, along each axis: share of faces in one plane, share of voxels misplaced, all faces."""
+def _measured(volume: np.ndarray, profiles: dict[int, list[np.ndarray]]) -> dict[Division, tuple[float, ...]]:
+    """Of every two structures that touch, along each axis: share of faces in one plane, and of the smaller one's largest cross-section
+    that these are; all faces; share of voxels misplaced."""
     planes: dict[Division, Counter[int]] = defaultdict(Counter)
     faces: Counter[frozenset[int]] = Counter()
     for axis in range(3):
@@ -124,8 +133,9 @@ def _measured(volume: np.ndarray, profiles: dict[int, list[np.ndarray]]) -> dict
     result = {}
     for division, counts in planes.items():
         total = faces[frozenset((division.lower, division.upper))]
-        misplaced = _misplaced(*(profiles[value][division.axis] for value in (division.lower, division.upper)))
-        result[division] = (max(counts.values()) / total, misplaced, total)
+        sections = [profiles[value][division.axis] for value in (division.lower, division.upper)]
+        plane = max(counts.values())
+        result[division] = (plane / total, plane / min(section.max() for section in sections), total, _misplaced(*sections))
     return result
 
 

@@ -47,7 +47,8 @@ def divided(logits: torch.Tensor, divisions: Sequence[tuple[int, int, int]]) -> 
     The voxels where both together are more probable than all else are given to the one below the plane or to the one above it. Of the
     planes between two voxels, and those beside the grid, that one is taken under which the sum of the log-probabilities of all voxels
     so given is greatest, the voxels taken as independent. On its side of the plane each gets the probability of both, and on the other
-    none (less than 1e-8 of it); all other structures keep theirs.
+    none (less than 1e-8 of it); all other structures keep theirs. Of several divisions each is gone over once more for every other one,
+    which may have handed it voxels on the wrong side of its plane.
 
     Args:
         logits: (B, C, D, H, W).
@@ -57,7 +58,7 @@ def divided(logits: torch.Tensor, divisions: Sequence[tuple[int, int, int]]) -> 
         float32 (B, C, D, H, W).
     """
     logits = logits.float()
-    for axis, lower, upper in divisions:
+    for axis, lower, upper in list(divisions) * len(divisions):
         probabilities = logits.softmax(1)
         inside = probabilities[:, lower] + probabilities[:, upper] > 0.5
         evidence = (logits[:, upper] - logits[:, lower]).clamp(-MOST_EVIDENCE, MOST_EVIDENCE) * inside
