@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -16,9 +15,6 @@ from tools.networks.registration import RegistrationOutput
 from tools.registration.displacement import warp
 
 __all__ = ["RegistrationLoss", "RegistrationParts", "SegmentationLoss", "SegmentationParts"]
-
-# Of MONAI's BendingEnergyLoss, at every step.
-warnings.filterwarnings("ignore", message="Using a non-tuple sequence", category=UserWarning)
 
 
 class RegistrationParts(NamedTuple):

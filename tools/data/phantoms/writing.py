@@ -11,15 +11,11 @@ import numpy as np
 from tools.data.files import write_json, write_nifti
 from tools.data.folders import fill_new_folder
 from tools.data.phantoms.phantom import DEFAULT_SIZE, make_phantom
+from tools.shape.particles import write_particles
 
 __all__ = ["write_phantoms"]
 
 LICENCE = "CC0 1.0"
-
-
-def _write_particles(path: Path, points: np.ndarray) -> None:
-    """RAS mm to ITK's LPS mm, one ``x y z`` a line."""
-    path.write_text("".join("{:.4f} {:.4f} {:.4f}\n".format(*row) for row in points * np.array([-1.0, -1.0, 1.0])), encoding="ascii")
 
 
 def write_phantoms(
@@ -68,7 +64,7 @@ def write_phantoms(
             image, label, particles = f"imagesTr/{name}.nii.gz", f"labelsTr/{name}.nii.gz", f"particles/{name}.particles"
             write_nifti(folder / image, phantom.image, phantom.affine)
             write_nifti(folder / label, phantom.label, phantom.affine)
-            _write_particles(folder / particles, phantom.points)
+            write_particles(folder / particles, phantom.points * np.array([-1.0, -1.0, 1.0]))
             training.append({"image": f"./{image}", "label": f"./{label}", "domain": joint, "particles": f"./{particles}"})
             progress(f"{name}: {index + 1} of {cases}")
         description = {
