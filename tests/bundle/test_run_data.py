@@ -77,6 +77,16 @@ def test_fine_tuning_follows_the_models_plan(tiny_dataset, tmp_path):
     assert make(tiny_dataset, tmp_path, use_model_plan="false").plan.size != (96, 96, 96)
 
 
+def test_fine_tuning_says_which_settings_are_the_models(tiny_dataset, tmp_path, caplog):
+    own = {"network": {"channels": [4, 8], "kind": "conv"}}
+    Plan(labels={0: "background", 1: "left", 2: "right"}, extra=own).save(tmp_path / "models" / "plan.json")
+    wanted = {"network": {"channels": (4, 8), "kind": "swin", "symmetric": True, "wide": False}, "prior": {"width": 8}}
+    caplog.set_level("INFO")
+    make(tiny_dataset, tmp_path, use_model_plan=True, extra=wanted).save()
+    (line,) = (record.message for record in caplog.records if "stay" in record.message)
+    assert line.endswith("plan.json: the model's own settings stay: network.kind conv (not swin), network.symmetric unset (not True)")
+
+
 def test_fine_tuning_on_other_labels(tiny_dataset, tmp_path):
     Plan(labels={0: "background", 7: "bone"}).save(tmp_path / "models" / "plan.json")
     with pytest.raises(DataError, match="are not the model's"):

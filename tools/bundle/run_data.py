@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -20,6 +21,17 @@ from tools.data.typical import typical_cases
 __all__ = ["RunData", "as_dictionaries"]
 
 LABEL_CHOICES = ("random", "typical")
+
+logger = logging.getLogger("training")
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings, each by the names on the way to it; lists as lists, whatever they were."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        name = f"{above}{name}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: list(value) if isinstance(value, tuple) else value}
+    return flat
 
 
 def as_dictionaries(cases: Iterable[Case]) -> list[dict[str, str]]:
@@ -197,8 +209,18 @@ class RunData:
         claim(self.output_dir)
         if self._resume:
             remove_leftovers(self.output_dir)
+        if self._use_model_plan:
+            self._say_what_stays()
         self.plan.save(self.output_dir / "plan.json")
         self._save_split()
+
+    def _say_what_stays(self) -> None:
+        """Log which settings of this run do not come to bear, since the networks are the model's."""
+        own = _flat(self.plan.extra)
+        wanted = _flat({group: settings for group, settings in self._extra.items() if group in self.plan.extra})
+        kept = [f"{name} {own.get(name, 'unset')} (not {value})" for name, value in wanted.items() if own.get(name, False) != value]
+        if kept:
+            logger.info(f"{self.model_dir / 'plan.json'}: the model's own settings stay: {', '.join(kept)}")
 
     def _save_split(self) -> None:
         if self.dataset is not None:

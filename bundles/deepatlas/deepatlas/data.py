@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from monai.transforms import Compose, Lambdad
@@ -19,6 +21,8 @@ from tools.data.plan import Plan
 
 __all__ = ["DeepAtlasRunData", "case_transforms", "images_to_segment"]
 
+logger = logging.getLogger("training")
+
 
 class DeepAtlasRunData(RunData):
     """As :class:`tools.bundle.run_data.RunData`; the plan keeps in ``extra["divisions"]`` which structures are divided by a plane.
@@ -32,9 +36,19 @@ class DeepAtlasRunData(RunData):
         super().__init__(*args, **options)
         self._divisions = to_bool(divisions)
 
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan: the model's, or made from the data set; without divisions where none are to be looked for."""
+        plan = super().plan
+        return plan if self._divisions else replace(plan, extra={name: value for name, value in plan.extra.items() if name != "divisions"})
+
     def completed(self, plan: Plan) -> Plan:
         """The plan with the divisions, where there are any."""
         found = find_divisions(self.split.train, plan.orientation) if self._divisions else []
+        for division in found:
+            lower, upper = (plan.labels[division[side]] for side in ("lower", "upper"))
+            plane = f"a plane across axis {division['axis']} ({plan.orientation})"
+            logger.info(f"{lower} and {upper} are divided by {plane} in the labels, to which answers keep; --divisions false does not look")
         return replace(plan, extra={**plan.extra, "divisions": found}) if found else plan
 
 

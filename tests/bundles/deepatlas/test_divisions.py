@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,9 +24,11 @@ def plan_with(**division: int) -> Plan:
     return Plan({0: "background", 1: "left", 4: "right"}, size=(16, 16, 16), extra={"segmentation": sizes, "divisions": [division]})
 
 
-def test_the_labels_that_are_learnt_from_say_what_is_divided(tiny_dataset, tmp_path):
+def test_the_labels_that_are_learnt_from_say_what_is_divided(tiny_dataset, tmp_path, caplog):
+    caplog.set_level("INFO")
     data = DeepAtlasRunData(tiny_dataset, tmp_path, split={"fold": "all", "label_limit": 1}, extra={"segmentation": {"channels": [4]}})
     assert data.plan.extra == {"segmentation": {"channels": [4]}, "divisions": [LEFT_AND_RIGHT]}
+    assert "left and right are divided by a plane across axis 0 (RAS) in the labels" in caplog.text
 
 
 def test_typical_cases_are_chosen_before_their_labels_are_looked_at(tiny_dataset, tmp_path):
@@ -46,6 +49,13 @@ def test_fine_tuning_keeps_to_the_models_divisions(ellipsoid_dataset, tmp_path):
     plan = Plan({0: "background", 2: "core", 5: "shell"}, extra={"divisions": [{"axis": 2, "lower": 2, "upper": 5}]})
     plan.save(tmp_path / "models" / "plan.json")
     assert DeepAtlasRunData(ellipsoid_dataset, tmp_path, tmp_path / "models", use_model_plan=True).plan == plan
+
+
+def test_a_model_goes_on_without_its_divisions_where_they_are_not_wanted(ellipsoid_dataset, tmp_path):
+    plan = Plan({0: "background", 2: "core", 5: "shell"}, extra={"divisions": [{"axis": 2, "lower": 2, "upper": 5}]})
+    plan.save(tmp_path / "models" / "plan.json")
+    data = DeepAtlasRunData(ellipsoid_dataset, tmp_path, tmp_path / "models", use_model_plan=True, divisions=False)
+    assert data.plan == replace(plan, extra={})
 
 
 def test_channels_stand_for_the_plans_label_values():
