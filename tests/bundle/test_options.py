@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tools.bundle.options import check_device, check_folder, check_number, check_paths, check_seed
+from tools.bundle.options import check_device, check_folder, check_number, check_paths, check_range, check_seed
 from tools.data.checks import DataError
 
 
@@ -61,6 +61,23 @@ def test_a_number_from_nought_on():
     check_number("seed", 0, least=0)
     with pytest.raises(DataError, match="--seed must be a whole number from 0 on, not -1"):
         check_number("seed", -1, least=0)
+
+
+@pytest.mark.parametrize(("value", "most"), [(0, 1.0), (1, 1.0), (0.5, 1.0), (40, float("inf"))])
+def test_a_number_within_its_range(value, most):
+    check_range("share", value, most=most)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, True, "half", float("nan")])
+def test_a_share_that_is_none(value):
+    with pytest.raises(DataError, match=f"^--share must be a number from 0 to 1, not {value!r}"):
+        check_range("share", value, most=1)
+
+
+@pytest.mark.parametrize("value", [-1, float("inf")])
+def test_a_weight_that_is_none(value):
+    with pytest.raises(DataError, match=f"^--weight must be a number from 0 on, not {value!r}"):
+        check_range("weight", value)
 
 
 def test_a_seed_that_is_not_known():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from tools.data.checks import DataError, first_line
 
-__all__ = ["check_device", "check_folder", "check_number", "check_paths", "check_seed"]
+__all__ = ["check_device", "check_folder", "check_number", "check_paths", "check_range", "check_seed"]
 
 _PATH = re.compile(r"(?:.*_)?(?:dir|file)|weights")
 
@@ -66,6 +67,17 @@ def check_number(name: str, value: Any, least: int = 1) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise DataError(f"--{name} must be a whole number from {least} on, not {value!r}")
+
+
+def check_range(name: str, value: Any, least: float = 0.0, most: float = math.inf) -> None:
+    """Refuse a weight, share or angle that is no number from ``least`` to ``most``.
+
+    Raises:
+        DataError: so it is; the message names the option.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most or math.isinf(value):
+        upward = "on" if math.isinf(most) else f"to {most:g}"
+        raise DataError(f"--{name} must be a number from {least:g} {upward}, not {value!r}")
 
 
 def check_seed(value: Any) -> None:

@@ -37,7 +37,7 @@ from monai.transforms import (
 from tools.data.checks import read_nifti
 from tools.data.plan import LabelValues, Plan
 
-__all__ = ["CentredSpacingd", "GridMapping", "grid_mapping", "load_volume", "loading", "preprocessing", "scaling", "to_plan"]
+__all__ = ["CentredSpacingd", "GridMapping", "grid_mapping", "load_volume", "loading", "onto_grid", "preprocessing", "scaling", "to_plan"]
 
 AXIS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))  # of RAS, in which nibabel's affines are
 SPACING_TOLERANCE = 1e-3  # relative; below it a resampling would blur and change nothing else
@@ -239,6 +239,24 @@ def to_plan(volume: np.ndarray | torch.Tensor, affine: np.ndarray, plan: Plan, i
     transforms = _transforms(plan.orientation, plan.spacing, plan.size, tuple(sorted(plan.intensity.items())), key)
     result = transforms({key: image})[key]
     return result.as_tensor(), grid_mapping(result, plan, native_shape=tuple(volume.shape), native_affine=affine)
+
+
+def onto_grid(volume: np.ndarray, affine: np.ndarray, plan: Plan, grid: GridMapping) -> torch.Tensor:
+    """Bring an image to the network's grid of another one, as headers place the two in the world.
+
+    Args:
+        volume: (X, Y, Z) in the file's axis order.
+        affine: (4, 4), voxel index to RAS mm.
+        plan: the plan, whose percentiles of the whole volume are scaled to 0 and 1.
+        grid: where the other image lies, of :func:`to_plan`.
+
+    Returns:
+        float32 (1, *grid.size), interpolated linearly, 0 outside of the volume.
+    """
+    image = torch.as_tensor(np.asarray(volume, dtype=np.float32))[None]
+    image = Compose(scaling(["image"], plan.intensity))({"image": image})["image"]
+    own = GridMapping(np.asarray(affine, dtype=np.float64), tuple(volume.shape), grid.affine, grid.size, plan.label_values)
+    return own.to_native(image, mode="linear")
 
 
 def grid_mapping(

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from deepatlas.registering import Registrar, check_points, pair_metrics
+from deepatlas.registering import Registrar, pair_metrics
+from tools.bundle.options import check_number, check_range
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, read_dataset
@@ -87,10 +88,10 @@ def evaluate(
         the summary.
 
     Raises:
-        DataError: there are no weights of either network, the data set has a fault, or ``rotation`` is no angle.
+        DataError: there are no weights of either network, the data set has a fault, ``rotation`` is no angle or ``rotation_seed`` no seed.
     """
-    if not 0 <= float(rotation) <= 180:
-        raise DataError(f"--rotation is by 0 to 180 degrees, not {rotation}")
+    check_range("rotation", rotation, most=180)
+    check_number("rotation_seed", rotation_seed, least=0)
     if network is None and registrar.network is None:
         raise DataError(f"{model_dir}: neither model.pt nor registration.pt; train first, or give --model_dir")
     dataset = read_dataset(dataset_dir)
@@ -99,7 +100,7 @@ def evaluate(
     plan = registrar.plan
     onto = {fixed: moving for moving, fixed in report_pairs(len(cases))}
     if registrar.network is not None:
-        check_points((cases[fixed], cases[moving]) for fixed, moving in onto.items())
+        registrar.check((cases[fixed], cases[moving]) for fixed, moving in onto.items())
     rows = []
     for index, case in enumerate(cases):
         truth, affine = load_volume(case.label)
@@ -112,7 +113,7 @@ def evaluate(
             moving = cases[onto[index]]
             with tempfile.TemporaryDirectory() as scratch:
                 if rotation:
-                    moving = rotated_case(moving, scratch, float(rotation), np.random.default_rng((int(rotation_seed), onto[index])))
+                    moving = rotated_case(moving, scratch, float(rotation), np.random.default_rng((rotation_seed, onto[index])))
                 pair = registrar(case.image, moving.image, there_and_back=True)
                 warped = pair.warp(load_volume(moving.label)[0], mode="nearest")
                 metrics = pair_metrics(case, moving, pair, warped, plan)
@@ -122,5 +123,5 @@ def evaluate(
         rows.append(row)
         found = {name: row.get(key) for name, key in (("segmentation", "dice_mean"), ("registration", "registration_dice_mean"))}
         logger.info(f"{case.name}: " + ", ".join(f"{name} Dice {value:.3f}" for name, value in found.items() if value is not None))
-    options = {**registrar.options, "rotation": float(rotation), "rotation_seed": int(rotation_seed)}
+    options = {**registrar.options, "rotation": float(rotation), "rotation_seed": rotation_seed}
     return write_metrics(output_dir, rows, split=split, seed=seed, **options)

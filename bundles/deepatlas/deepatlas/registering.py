@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.checks import DataError, check_pair, first_line
 from tools.data.decathlon import Case, case_name
 from tools.data.files import write_nifti
-from tools.data.geometry import GridMapping, load_volume, to_plan
+from tools.data.geometry import GridMapping, load_volume, onto_grid, to_plan
 from tools.data.plan import Plan, read_header
 from tools.metrics.registration import registration_metrics, target_registration_error
 from tools.metrics.tables import write_metrics
@@ -113,16 +113,18 @@ class Registrar:
             self.network.affine_passes = self.affine_passes
         if self.segmentation is not None:
             self.segmentation = self.segmentation.to(self.device).eval()
+        elif self.iterations:
+            logger.warning("no segmentation network: the instance optimisation goes by the images alone; --network#path names a model.pt")
 
     def __call__(self, fixed: str | os.PathLike, moving: str | os.PathLike, there_and_back: bool = False) -> RegisteredPair:
         """Register two image files, and the other way round as well where ``there_and_back`` says so."""
         fixed_volume, fixed_affine = load_volume(fixed)
         moving_volume, moving_affine = load_volume(moving)
         fixed_image, fixed_grid = to_plan(fixed_volume, fixed_affine, self.plan)
-        moving_image, moving_grid = to_plan(moving_volume, moving_affine, self.plan)
         if self.start == "headers":
-            onto_fixed = replace(moving_grid, native_affine=fixed_grid.affine, native_shape=fixed_grid.size)
-            moving_image, moving_grid = onto_fixed.to_native(moving_image, mode="linear"), fixed_grid
+            moving_image, moving_grid = onto_grid(moving_volume, moving_affine, self.plan, fixed_grid), fixed_grid
+        else:
+            moving_image, moving_grid = to_plan(moving_volume, moving_affine, self.plan)
         begin = time.perf_counter()
         ddf = self.ddf(fixed_image[None], moving_image[None]).cpu()
         seconds = time.perf_counter() - begin
@@ -133,8 +135,21 @@ class Registrar:
 
     @property
     def options(self) -> dict[str, Any]:
-        """How it registers, for a summary of results."""
-        return {name: getattr(self, name) for name in ("iterations", "affine_passes", "start")}
+        """How it registers, for a summary of results; ``guided``: whether predicted segmentations guide the instance optimisation."""
+        guided = bool(self.iterations) and self.segmentation is not None
+        return {name: getattr(self, name) for name in ("iterations", "affine_passes", "start")} | {"guided": guided}
+
+    def check(self, pairs: Iterable[tuple[Case, Case]]) -> None:
+        """Look at the points of pairs (fixed, moving), and at where a registration of them starts.
+
+        Raises:
+            DataError: see :func:`check_points`; or the start is "headers", and these place the two images of a pair apart.
+        """
+        pairs = list(pairs)
+        check_points(pairs)
+        for fixed, moving in pairs if self.start == "headers" else ():
+            if not (_overlap(fixed, moving) or _overlap(moving, fixed)):
+                raise DataError(f"{moving.image}: its header places it nowhere in {fixed.image}; --start centres begins centre on centre")
 
     def ddf(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Displacement (1, 3, D, H, W) in voxels of two preprocessed images (1, 1, D, H, W)."""
@@ -179,8 +194,8 @@ def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:
     Paths are absolute or relative to the CSV's folder; an empty cell is no label, or no points.
 
     Raises:
-        DataError: the file is missing or no table, has no such columns or no rows, a column's name is nearly one of these, or a row lacks
-            an image.
+        DataError: the file is missing or no table, has no such columns, points of one image only or no rows, a column's name is nearly one
+            of these, or a row lacks an image.
     """
     path = Path(path)
     if not path.is_file():
@@ -199,6 +214,9 @@ def read_pairs(path: str | os.PathLike) -> list[tuple[Case, Case]]:
     for column in ("fixed", "moving"):
         if column not in columns:
             raise DataError(f"{path}: has no column {column!r} (columns: {', '.join(columns)})")
+    given = [column for column in ("fixed_points", "moving_points") if column in columns]
+    if len(given) == 1:
+        raise DataError(f"{path}: has points of one image of a pair only, in the column {given[0]!r}; both have to have them")
     if not rows:
         raise DataError(f"{path}: holds no pair")
     pairs = []
@@ -218,7 +236,7 @@ def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
 
     Raises:
         DataError: a file is missing or faulty, a fixed image's grid is sheared, which no displacement field of ITK can have, or two pairs
-            would write the same files; see :func:`check_points`.
+            would write the same files.
     """
     outputs: dict[str, Path] = {}
     affines: dict[tuple[Path, Path | None], np.ndarray] = {}
@@ -233,20 +251,26 @@ def check_pairs(pairs: list[tuple[Case, Case]], plan: Plan) -> None:
                 affines[files] = check_pair(*files, plan.label_values)
         if is_sheared(affines[fixed.image, fixed.label]):
             raise DataError(f"{fixed.image}: its grid is sheared, a displacement field of ITK cannot have it; resample the image first")
-    check_points(pairs)
+
+
+def _overlap(one: Case, other: Case) -> bool:
+    """Whether headers place some of 17 x 17 x 17 places of an image, borders included, within another one."""
+    (shape, affine), (other_shape, other_affine) = read_header(one), read_header(other)
+    places = np.stack(np.meshgrid(*(np.linspace(-0.5, n - 0.5, 17) for n in shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    index = apply_affine(np.linalg.inv(other_affine) @ affine, places)
+    return bool(((index > -0.5) & (index < other_shape - 0.5)).all(1).any())
 
 
 def check_points(pairs: Iterable[tuple[Case, Case]]) -> None:
-    """Check the points of pairs (fixed, moving) that have them in both images.
+    """Check the points of pairs (fixed, moving).
 
     Raises:
         DataError: a file is missing or no list of points, its points lie outside their image, or the two images have not as many.
     """
     for pair in pairs:
-        files = [case.particles for case in pair if case.particles is not None]
-        if len(files) == len(pair):
-            for case, points in zip(pair, read_particle_set(files), strict=True):
-                check_world(case.particles, points, *read_header(case))
+        cases = [case for case in pair if case.particles is not None]
+        for case, points in zip(cases, read_particle_set([case.particles for case in cases]) if cases else (), strict=True):
+            check_world(case.particles, points, *read_header(case))
 
 
 def register_pairs(
@@ -261,11 +285,13 @@ def register_pairs(
         inverse_consistency: whether to register the swapped pair as well and report the error.
 
     Raises:
-        DataError: see :func:`read_pairs` and :func:`check_pairs`, or ``inverse_consistency`` is no switch; nothing is written then.
+        DataError: see :func:`read_pairs`, :func:`check_pairs` and :meth:`Registrar.check`, or ``inverse_consistency`` is no switch;
+            nothing is written then.
     """
     there_and_back = to_bool(inverse_consistency)
     cases = read_pairs(pairs)
     check_pairs(cases, registrar.plan)
+    registrar.check(cases)
     output = Path(output_dir)
     rows = []
     for fixed, moving in cases:

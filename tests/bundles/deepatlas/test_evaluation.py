@@ -94,7 +94,7 @@ def test_a_folder_without_weights(model, dataset, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("rotation", [-5, 200])
+@pytest.mark.parametrize("rotation", [-5, 200, "a bit"])
 def test_a_rotation_that_is_none(model, dataset, tmp_path, rotation):
-    with pytest.raises(DataError, match=rf"--rotation is by 0 to 180 degrees, not {rotation}"):
+    with pytest.raises(DataError, match=rf"--rotation must be a number from 0 to 180, not {rotation!r}"):
         evaluate(dataset, model, tmp_path, None, Registrar(None, Plan.load(model / "plan.json")), rotation=rotation)

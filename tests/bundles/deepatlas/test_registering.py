@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from deepatlas.networks import registration_from_plan
-from deepatlas.registering import Registrar, check_pairs, read_pairs
+from deepatlas.registering import Registrar, check_pairs, check_points, read_pairs
 from tools.bundle.checkpoint import load_weights
 from tools.data.checks import DataError
+from tools.data.decathlon import Case
 from tools.data.files import write_nifti
 from tools.data.plan import Plan
 from tools.shape.particles import read_particles, write_particles
@@ -207,13 +208,26 @@ def test_a_pair_that_occurs_twice(folder, model):
         ("far.particles", "far.particles: the points lie outside their image"),
     ],
 )
-def test_faulty_points(folder, model, points, message):
+def test_faulty_points(folder, points, message):
     write_particles(folder / "three.particles", np.zeros((3, 3)))
     write_particles(folder / "far.particles", np.full((2, 3), 500.0))
     row = f"imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz,case_00.particles,{points}"
     table = write(folder / "faulty.csv", f"fixed,moving,fixed_points,moving_points\n{row}\n")
     with pytest.raises(DataError, match=message):
-        check_pairs(read_pairs(table), Plan.load(model / "plan.json"))
+        check_points(read_pairs(table))
+
+
+def test_points_of_one_image_are_looked_at(folder):
+    row = "imagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz,,none.particles"
+    table = write(folder / "faulty.csv", f"fixed,moving,fixed_points,moving_points\n{row}\n")
+    with pytest.raises(DataError, match="none.particles: missing"):
+        check_points(read_pairs(table))
+
+
+def test_a_table_with_points_of_one_side(folder):
+    table = write(folder / "faulty.csv", "fixed,moving,fixed_points\nimagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz,case_00.particles\n")
+    with pytest.raises(DataError, match="faulty.csv: has points of one image of a pair only, in the column 'fixed_points'"):
+        read_pairs(table)
 
 
 def test_an_images_label_is_checked_wherever_it_is_named(folder, model):
@@ -246,6 +260,49 @@ def test_where_a_registration_starts(model, crops, start, offset):
     # the second crop begins where the eighth slice of the first is
     error = np.abs(pair.warp(pair.moving)[9:21] - read(crops[0])[9:21]).mean()
     assert (error < 3) == (start == "headers")
+
+
+def test_a_start_by_headers_sees_all_of_a_larger_field_of_view(model, folder, tmp_path):
+    """Far from the middle of the moving image, which is larger than the network's grid, lies all of the fixed one."""
+    image = nib.load(folder / "imagesTr" / "case_00.nii.gz")
+    volume, before = np.asarray(image.dataobj), np.array([40, 3, 50])
+    wide = np.zeros(before + volume.shape, dtype=np.float32)
+    wide[tuple(slice(n, None) for n in before)] = volume
+    affine = image.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ before
+    write_nifti(tmp_path / "wide.nii.gz", wide, affine)
+    plan = Plan.load(model / "plan.json")
+    registrar = Registrar(registration_from_plan(plan), plan, precision="float32", start="headers")
+    pair = registrar(folder / "imagesTr" / "case_00.nii.gz", tmp_path / "wide.nii.gz")
+    assert np.abs(pair.displacement).mean() < 0.3
+    assert np.corrcoef(pair.warp(pair.moving).ravel(), volume.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("start", ["centres", "headers"])
+def test_images_whose_headers_place_them_apart(model, folder, tmp_path, start):
+    image = nib.load(folder / "imagesTr" / "case_00.nii.gz")
+    affine = image.affine.copy()
+    affine[0, 3] += 500
+    write_nifti(tmp_path / "apart.nii.gz", np.asarray(image.dataobj), affine)
+    pairs = [tuple(Case(path.stem, path) for path in (folder / "imagesTr" / "case_00.nii.gz", tmp_path / "apart.nii.gz"))]
+    registrar = Registrar(None, Plan.load(model / "plan.json"), start=start)
+    if start == "centres":
+        registrar.check(pairs)
+    else:
+        with pytest.raises(DataError, match="apart.nii.gz: its header places it nowhere in .*case_00.nii.gz; --start centres"):
+            registrar.check(pairs)
+
+
+def test_an_optimisation_without_segmentations_says_so(model, caplog):
+    Registrar(None, Plan.load(model / "plan.json"), iterations=3)
+    assert "no segmentation network: the instance optimisation goes by the images alone" in caplog.text
+
+
+def test_a_segmentation_network_that_is_not_there(bundle_call, model, folder, tmp_path):
+    options = {"pairs": folder / "pairs.csv", "model_dir": model, "output_dir": tmp_path, "network#path": "none.pt"}
+    with pytest.raises(RuntimeError) as raised:
+        bundle_call("run", "register", **options)
+    assert str(raised.value.__cause__).startswith("none.pt: no such weights")
 
 
 def test_there_and_back_is_the_swapped_pair(model, folder):
