@@ -326,6 +326,16 @@ def test_a_changed_data_set_is_noticed(of_domains: Callable[[], Experiment], tmp
         of_domains().check(["of_two"])
 
 
+def test_a_folder_whose_domains_alone_have_labels_counts_as_several(of_domains: Callable[[], Experiment], tmp_path: Path) -> None:
+    root = tmp_path / "domains"
+    content = json.loads((root / "first" / "dataset.json").read_text())
+    entries = [{**entry, "domain": name} for name in ("first", "second") for entry in content["training"]]
+    shutil.copytree(root / "first", root, dirs_exist_ok=True)
+    labels = {"labels": content["labels"]}
+    write_json(root / "dataset.json", {"domains": {"first": labels, "second": labels}, "training": entries})
+    assert of_domains().settings("of_two")["dataset"] == "first, 6 cases; second, 6 cases"
+
+
 def test_a_misspelled_override_is_found_before_work(make: Callable[..., Experiment]) -> None:
     process = FakeProcess()
     with pytest.raises(DataError, match=r"tiny.json: run 'one_a': .*did you mean epochs"):

@@ -122,6 +122,10 @@ def test_images_of_a_data_set_are_its_test_list_or_all(edit, tiny_dataset):
     assert [case.name for case in read_images(edit(test=[{"image": "imagesTr/case_04.nii.gz"}]))] == ["case_04"]
 
 
+def test_images_to_predict_on_need_no_labels(edit):
+    assert len(read_images(edit(labels=..., domains={"knee": {"labels": {"0": "background", "1": "femur"}}}))) == 6
+
+
 def test_images_of_a_folder_and_of_a_file(tiny_dataset):
     assert len(read_images(tiny_dataset / "imagesTr")) == 6
     assert [case.name for case in read_images(tiny_dataset / "imagesTr" / "case_01.nii.gz")] == ["case_01"]

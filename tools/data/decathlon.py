@@ -125,10 +125,6 @@ def parse_dataset(directory: str | os.PathLike, content: Mapping[str, Any]) -> D
     root = Path(directory)
     path = root / "dataset.json"
     domain = content.get("domain")
-    if content.get("training") is None:
-        cases = _listed_folder(root, path, domain)
-    else:
-        cases = _entries(root, path, content, "training", domain)
     slice_axis = content.get("slice_axis")
     if slice_axis not in (None, 0, 1, 2) or isinstance(slice_axis, bool):
         raise DataError(f"{path}: slice_axis must be 0, 1 or 2, not {slice_axis!r}")
@@ -139,7 +135,7 @@ def parse_dataset(directory: str | os.PathLike, content: Mapping[str, Any]) -> D
         root=root,
         name=str(content.get("name") or root.resolve().name),
         labels=_labels(path, content.get("labels")),
-        cases=cases,
+        cases=_training_cases(root, path, content),
         test=_entries(root, path, content, "test", domain),
         slice_axis=slice_axis,
         group_by=group_by,
@@ -151,7 +147,7 @@ def read_images(directory: str | os.PathLike) -> list[Case]:
 
     Args:
         directory: a Decathlon-style folder (its ``test`` list, or all images listed where that is absent or empty), any folder of
-            ``*.nii.gz`` or ``*.nii`` files, or one such file.
+            ``*.nii.gz`` or ``*.nii`` files, or one such file. ``dataset.json`` needs no ``"labels"`` for it.
 
     Raises:
         DataError: there is no such folder, or no image in it.
@@ -160,8 +156,9 @@ def read_images(directory: str | os.PathLike) -> list[Case]:
     if root.is_file() and root.name.endswith(_SUFFIXES):
         return [Case(case_name(root), root)]
     if (root / "dataset.json").is_file():
-        dataset = read_dataset(root)
-        cases = list(dataset.test or dataset.cases)
+        # No labels are asked for: each domain may have its own, or there are none yet.
+        content, path = read_description(root), root / "dataset.json"
+        cases = list(_entries(root, path, content, "test", content.get("domain")) or _training_cases(root, path, content))
     elif root.is_dir():
         cases = [Case(case_name(path), path) for path in _volumes(root)]
     else:
@@ -212,6 +209,12 @@ def _is_integer(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lstrip("+-").isdigit()
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _training_cases(root: Path, path: Path, content: Mapping[str, Any]) -> tuple[Case, ...]:
+    if content.get("training") is None:
+        return _listed_folder(root, path, content.get("domain"))
+    return _entries(root, path, content, "training", content.get("domain"))
 
 
 def _entries(root: Path, path: Path, content: Mapping[str, Any], key: str, domain: str | None) -> tuple[Case, ...]:

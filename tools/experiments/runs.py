@@ -31,7 +31,7 @@ import tools
 from tools.bundle.errors import cause
 from tools.bundle.overrides import check_overrides
 from tools.data.checks import DataError, first_line
-from tools.data.decathlon import read_dataset
+from tools.data.decathlon import read_dataset, read_description
 from tools.data.domains import Domains, chosen_names, read_domains
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
@@ -343,10 +343,12 @@ class Experiment:
     @cached_property
     def _dataset(self) -> str:
         """Names and sizes of the data."""
-        if (Path(self.dataset_dir) / "dataset.json").is_file():
-            datasets = [read_dataset(self.dataset_dir)]
-        else:
+        content = read_description(self.dataset_dir) if (Path(self.dataset_dir) / "dataset.json").is_file() else None
+        # Where only its domains have labels, one folder holds several data sets as well.
+        if content is None or ("domains" in content and not content.get("labels")):
             datasets = list(self._domains.values())
+        else:
+            datasets = [read_dataset(self.dataset_dir)]
         return "; ".join(f"{dataset.name}, {len(dataset.cases)} cases" for dataset in datasets)
 
     @cached_property

@@ -126,16 +126,16 @@ def test_images_by_data_set(domains):
     assert [case.domain for case in images_of(domains / "disc" / "imagesTr")[""]] == [None] * 6
 
 
-@pytest.mark.parametrize("described", ["folder", "data set", "entry"])
+@pytest.mark.parametrize("described", ["folder", "data set", "entry", "labels of domains"])
 def test_images_described_as_of_the_named_domain_are_taken(model, domains, tmp_path, described):
-    """In each of the three layouts that training reads."""
+    """In each of the layouts that training reads."""
     plan, folder = DomainPlan.load(model / "plan.json"), shutil.copytree(domains, tmp_path / "data")
     if described == "data set":
         for name, number in (("disc", 1), ("square", 2)):
             content = json.loads((folder / name / "dataset.json").read_text())
             (folder / name / "dataset.json").write_text(json.dumps({**content, "domain": name}))
             (folder / name).rename(folder / f"set{number}")
-    elif described == "entry":
+    elif described in ("entry", "labels of domains"):
         contents = {name: json.loads((folder / name / "dataset.json").read_text()) for name in ("disc", "square")}
         entries = [
             {"image": f"./{name}/{entry['image'][2:]}", "domain": name}
@@ -146,12 +146,15 @@ def test_images_described_as_of_the_named_domain_are_taken(model, domains, tmp_p
             image = folder / entry["image"]
             entry["image"] = f"./{k}.nii.gz"
             image.rename(folder / entry["image"])
-        (folder / "dataset.json").write_text(json.dumps({**contents["disc"], "training": entries}))
-    count = 3 if described == "entry" else 6
+        labels = {name: {"labels": content["labels"]} for name, content in contents.items()}
+        common = {"domains": labels} if described == "labels of domains" else {"labels": contents["disc"]["labels"]}
+        (folder / "dataset.json").write_text(json.dumps({**common, "training": entries}))
+    one_folder = (folder / "dataset.json").is_file()
+    count = 3 if one_folder else 6
     assert read_domains(folder).keys() == {"disc", "square"}
     assert [case["domain"] for case in images_to_segment(folder, plan, finder=None, domain="square")] == ["square"] * count
     names = {case["name"] for case in images_to_segment(folder, plan, finder=None, domain="square")}
-    assert names == ({"3", "4", "5"} if described == "entry" else {f"case_{k:02d}" for k in range(6)})
+    assert names == ({"3", "4", "5"} if one_folder else {f"case_{k:02d}" for k in range(6)})
 
 
 def refusal(call, model, images, output, **overrides) -> str:
