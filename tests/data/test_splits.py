@@ -10,6 +10,7 @@ from tools.data.decathlon import read_dataset
 from tools.data.splits import (
     apply_split,
     case_groups,
+    domain_patients,
     evaluation_cases,
     evaluation_cases_of_model,
     make_splits,
@@ -311,6 +312,17 @@ def test_rule_of_the_data_set_goes_before_frames_and_the_option_before_both(data
     assert split.record["group_pattern"] == r"p\d"
     assert split.record["validation_in_training"]  # all of one group
     assert select_domains({"heart": heart}, folds=2, group_by=r"p\d\d")["heart"].record["folds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [(None, {"p00_frame01": "7"}), ("p..", {"p00_frame01": "7", "p00_frame13": "heart: p00", "p01_frame01": "heart: p01"})],
+)
+def test_a_patient_of_the_data_set_has_one_name_in_all_domains(dataset, pattern, expected):
+    heart = domain_of(dataset, 2)
+    first, *others = heart.cases[:3]
+    heart = dataclasses.replace(heart, cases=(dataclasses.replace(first, patient="7"), *others))
+    assert domain_patients("heart", heart, pattern) == expected
 
 
 def test_patients_that_a_description_names_stay_together(dataset):

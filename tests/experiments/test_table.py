@@ -4,7 +4,7 @@ import pytest
 
 from tools.data.checks import DataError
 from tools.data.files import write_csv
-from tools.experiments.confusion import confuse
+from tools.experiments.confusion import confuse, read_rows
 from tools.experiments.definition import Confusion, Requirement, Row
 from tools.experiments.table import compare, judge, row_cases
 
@@ -39,6 +39,50 @@ def test_images_of_a_patient_are_one_case_within_a_domain(files):
         {"domain": "knee", "case": "p1", "dice": pytest.approx(0.6)},
         {"domain": "heart", "case": "p1", "dice": pytest.approx(0.75)},
     ]
+
+
+def name_patients(path, patient):
+    """Write the column ``patient`` into a table."""
+    rows = read_rows(path)
+    write_csv(path, [row | {"patient": patient(row)} for row in rows])
+
+
+def test_named_patients_change_nothing_where_names_of_cases_say_it(files):
+    """The same cases, averages and statistics, whether the expression of the definition says it or, in one of the results, a column."""
+    pattern, rows = "^.+?(?=_frame|$)", [Row((source,), ("dice",)) for source in (A, B)]
+    by_name = [row_cases(row, files, pattern) for row in rows]
+    name_patients(files[B], lambda row: f"{row['domain']}: {row['case'].split('_')[0]}")
+    named = [row_cases(row, files) for row in rows]
+    assert [[{**case, "patient": f"{case['domain']}: p1"} for case in cases] for cases in by_name] == named
+    assert compare(*named, "dice") == compare(*by_name, "dice")
+
+
+def test_named_patients_go_before_an_expression(files):
+    name_patients(files[A], lambda row: row["case"])
+    assert [case["case"] for case in row_cases(Row((A,), ("dice",)), files, "^p1")] == ["p1_frame1", "p1_frame1", "p1_frame2"]
+
+
+def test_cases_whose_patient_is_not_named_go_by_the_expression(files):
+    name_patients(files[A], lambda row: "7" if row["domain"] == "knee" else None)
+    cases = row_cases(Row((A,), ("dice",)), files, "^p1")
+    assert [(case["domain"], case["case"], case.get("patient")) for case in cases] == [("knee", "7", "7"), ("heart", "p1", None)]
+
+
+def test_a_patient_in_two_domains_is_a_case_of_each_and_compared_once(files):
+    for path in files.values():
+        name_patients(path, lambda row: "7")
+    a, b = (row_cases(Row((source,), ("dice",)), files) for source in (A, B))
+    # knee 0.5 and heart (0.7 + 0.9) / 2; knee 0.7 and heart (0.9 + 0.5) / 2
+    assert [case["dice"] for case in a] == pytest.approx([0.5, 0.8])
+    found = compare(a, b, "dice")
+    assert (found["n"], found["mean_a"], found["mean_b"]) == (1, pytest.approx(0.65), pytest.approx(0.7))
+
+
+def test_a_patient_is_compared_in_the_domains_that_both_rows_have(files):
+    for path in files.values():
+        name_patients(path, lambda row: "7")
+    found = compare(row_cases(Row((A,), ("dice",)), files), row_cases(Row((B,), ("dice",), domain="knee"), files), "dice")
+    assert (found["n"], found["mean_difference"]) == (1, pytest.approx(-0.2))
 
 
 def test_a_row_of_one_domain(files):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,24 @@ from tools.experiments.runs import Experiment
 from tools.metrics.tables import average_over, paired_test, summarise
 from tools.pictures import table_picture
 
-__all__ = ["compare", "judge", "read_metrics", "row_cases", "row_spreads", "write_table"]
+__all__ = ["compare", "judge", "named_patients", "read_metrics", "row_cases", "row_spreads", "write_table"]
 
 LIMIT_SIGNS = {"at_least": "≥", "at_most": "≤", "above": ">", "below": "<"}
+TEXTS = ("domain", "case", "patient")
 Case = Mapping[str, Any]
+Patients = Mapping[tuple[str | None, str], str]
 
 
 def read_metrics(path: Path, metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.csv``: ``case`` and, if there is one, ``domain`` as text, and these columns as numbers, NaN for an empty cell or
-    a missing column.
+    """Rows of a ``metrics.csv``: ``case`` and, if there are such, ``domain`` and ``patient`` as text, and these columns as numbers, NaN
+    for an empty cell or a missing column.
 
     Raises:
         DataError: the file is missing, has no column ``case``, or holds something else than numbers.
     """
     try:
         return [
-            {key: row[key] for key in ("domain", "case") if key == "case" or row.get(key)}
+            {key: row[key] for key in TEXTS if key == "case" or row.get(key)}
             | {metric: float(row.get(metric) or math.nan) for metric in metrics}
             for row in read_rows(path)
         ]
@@ -45,38 +47,51 @@ def read_metrics(path: Path, metrics: Sequence[str]) -> list[dict[str, Any]]:
         raise DataError(f"{path}: {error}") from None
 
 
-def row_cases(row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None = None) -> list[dict[str, Any]]:
+def named_patients(files: Iterable[Path]) -> dict[tuple[str | None, str], str]:
+    """(domain, case) to the ``patient`` that some ``metrics.csv`` names; results from before there was this column name none."""
+    cases = [case for path in files for case in read_metrics(path, ())]
+    return {(case.get("domain"), case["case"]): case["patient"] for case in cases if "patient" in case}
+
+
+def row_cases(
+    row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None = None, patients: Patients | None = None
+) -> list[dict[str, Any]]:
     """The cases of a row of the table, each averaged over the row's runs, so that the number of cases is that of independent ones.
 
-    Cases of one name in two domains are two cases.
+    Images of one patient in a domain are averaged as one case, which has his name. Cases of one name in two domains are two cases; where
+    they are of one ``patient``, :func:`compare` counts them as one.
 
     Args:
         row: the row.
         files: ``metrics.csv`` of those of its (run, evaluation) that are finished.
-        group_by: regular expression; cases whose names have the same first match are averaged as one, which has that match as its name.
+        group_by: regular expression, for cases whose patient is not named: those whose names have the same first match are of one.
+        patients: see :func:`named_patients`; by default of these files.
 
     Raises:
-        DataError: it does not match the name of a case; or see :func:`read_metrics`.
+        DataError: the expression does not match the name of a case; or see :func:`read_metrics`.
     """
-    return average_over(_row_values(row, files, group_by), ["source"])
+    return average_over(_row_values(row, files, group_by, patients), ["source"])
 
 
-def row_spreads(row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None = None) -> list[dict[str, Any]]:
+def row_spreads(
+    row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None = None, patients: Patients | None = None
+) -> list[dict[str, Any]]:
     """As :func:`row_cases`, with the standard deviation over the row's runs in the place of the mean; NaN where a case has one run only."""
     by_case: dict[tuple, list[Case]] = {}
-    for case in average_over(_row_values(row, files, group_by), []):
-        by_case.setdefault((case.get("domain"), case["case"]), []).append(case)
+    for case in average_over(_row_values(row, files, group_by, patients), []):
+        by_case.setdefault(_key(case), []).append(case)
     found = []
     for members in by_case.values():
-        text = {key: members[0][key] for key in ("domain", "case") if key in members[0]}
+        text = {key: members[0][key] for key in TEXTS if key in members[0]}
         values = {metric: np.array([member[metric] for member in members]) for metric in row.metrics}
         found.append(text | {metric: float(value.std(ddof=1)) if len(value) > 1 else math.nan for metric, value in values.items()})
     return found
 
 
-def _row_values(row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None) -> list[dict[str, Any]]:
+def _row_values(row: Row, files: Mapping[tuple[str, str], Path], group_by: str | None, patients: Patients | None) -> list[dict[str, Any]]:
+    patients = named_patients(files.values()) if patients is None else patients
     return [
-        {"source": "/".join(source)} | case | {"case": _patient(case["case"], group_by)}
+        {"source": "/".join(source)} | case | _patient(case, group_by, patients)
         for source in row.of
         if source in files
         for case in read_metrics(files[source], row.metrics)
@@ -84,23 +99,31 @@ def _row_values(row: Row, files: Mapping[tuple[str, str], Path], group_by: str |
     ]
 
 
+def _key(case: Case) -> tuple[str | None, str]:
+    return case.get("domain"), case.get("patient", case["case"])
+
+
 def compare(a: Sequence[Case], b: Sequence[Case], metric: str, metric_b: str | None = None) -> dict[str, Any]:
     """:func:`tools.metrics.tables.paired_test` of a less b over the cases that both have, in ``metric``, b perhaps in ``metric_b``.
 
-    Beside its statistics, ``mean_a`` and ``mean_b`` over these cases, and ``relative_difference``, the mean difference over ``mean_b``.
+    Cases of one ``patient`` in several domains are no independent ones: their mean counts, once. Beside its statistics, ``mean_a`` and
+    ``mean_b`` over these cases, and ``relative_difference``, the mean difference over ``mean_b``.
 
     Raises:
         DataError: they have no case in common.
     """
-    others = {(case.get("domain"), case["case"]): case[metric_b or metric] for case in b}
-    values = [(case[metric], others.get((case.get("domain"), case["case"]))) for case in a]
-    pairs = [(value, other) for value, other in values if other is not None]
-    finite = [(x, y) for x, y in pairs if math.isfinite(x - y)]
-    if not finite:
+    others = {_key(case): case[metric_b or metric] for case in b}
+    pairs: dict[Any, list[tuple[float, float]]] = {}
+    for case in a:
+        pair = case[metric], others.get(_key(case), math.nan)
+        if math.isfinite(pair[0] - pair[1]):
+            pairs.setdefault(case.get("patient", _key(case)), []).append(pair)
+    if not pairs:
         raise DataError(f"no case with {metric} in both rows of a comparison")
-    means = np.mean(finite, axis=0)
+    values = np.array([np.mean(members, axis=0) for members in pairs.values()])
+    means = values.mean(axis=0)
     relative = float((means[0] - means[1]) / means[1]) if means[1] else None
-    return paired_test(*zip(*pairs)) | {"mean_a": float(means[0]), "mean_b": float(means[1]), "relative_difference": relative}
+    return paired_test(*values.T) | {"mean_a": float(means[0]), "mean_b": float(means[1]), "relative_difference": relative}
 
 
 def judge(
@@ -151,7 +174,8 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
         for evaluation in value.evaluations
         if experiment.usable(run, evaluation)
     }
-    cases = {name: row_cases(row, files, definition.group_by) for name, row in definition.rows.items()}
+    patients = named_patients(files.values())
+    cases = {name: row_cases(row, files, definition.group_by, patients) for name, row in definition.rows.items()}
     runs = {name: _run(experiment, name) for name in definition.runs}
     rows = {
         name: _row(row, cases[name], files, runs, definition) | {"validation": _validation(row, files, experiment)}
@@ -162,7 +186,10 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     for name, item in definition.comparisons.items():
         if not all(rows.get(row, {}).get("complete") for row in (item.a, item.b)):
             continue
-        values = [row_spreads(definition.rows[row], files, definition.group_by) if item.spread else cases[row] for row in (item.a, item.b)]
+        values = [
+            row_spreads(definition.rows[row], files, definition.group_by, patients) if item.spread else cases[row]
+            for row in (item.a, item.b)
+        ]
         columns = (item.metric, item.metric_b or item.metric)
         # Repetitions are often optional: no spread where they have not been done.
         if item.spread and any(all(_missing(case[metric]) for case in value) for value, metric in zip(values, columns)):
@@ -182,6 +209,7 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
         "bundle": experiment.bundle.name,
         "quick": experiment.quick,
         "settings": dict(definition.overrides) | (dict(definition.quick) if experiment.quick else {}),
+        "patients": len(set(patients.values())),
         "rows": rows,
         "comparisons": comparisons,
         "confusions": confusions,
@@ -196,7 +224,9 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     with atomic_path(folder / "table.md") as temporary:
         temporary.write_text(_markdown(table, definition, networks), encoding="utf-8")
     lines = [
-        {"row": name} | {key: None if _missing(value) else value for key, value in case.items()} for name in rows for case in cases[name]
+        {"row": name} | {key: None if _missing(value) else value for key, value in case.items() if key != "patient"}
+        for name in rows
+        for case in cases[name]
     ]
     if lines:
         text = ["row", *(["domain"] if any("domain" in line for line in lines) else []), "case"]
@@ -231,11 +261,16 @@ def _complete(of: Sequence[tuple[str, str]], definition: Definition, files: Mapp
     return all(source in files for source in _needed(of, definition))
 
 
-def _patient(case: str, group_by: str | None) -> str:
-    match = re.search(group_by or "(?s).*", case)
+def _patient(case: Case, group_by: str | None, patients: Patients) -> dict[str, str]:
+    """The case under the name of its patient, and the ``patient`` himself where he is named."""
+    domain = case.get("domain")
+    named = patients.get((domain, case["case"]))
+    if named is not None:
+        return {"case": named.removeprefix(f"{domain}: "), "patient": named}
+    match = re.search(group_by or "(?s).*", case["case"])
     if match is None:
-        raise DataError(f"group_by {group_by!r} does not match the case name {case}")
-    return match[0]
+        raise DataError(f"group_by {group_by!r} does not match the case name {case['case']}")
+    return {"case": match[0]}
 
 
 def _row(
@@ -300,7 +335,7 @@ def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequen
             for name, row in table["rows"].items()
         ],
     )
-    cases = "cases" if definition.group_by is None else "patients, whose images are averaged"
+    cases = "patients, whose images are averaged" if definition.group_by or table["patients"] else "cases"
     lines += ["", f"Mean ± standard deviation over {cases}; a case is averaged over a row's runs first."]
     seen = {name: row["validation"] for name, row in table["rows"].items() if row["validation"]}
     if seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from multidomain_segmentation.prototypes import DomainFinder
 from multidomain_segmentation.worst import draw_worst
 from tools.bundle.overrides import to_bool
 from tools.data.checks import DataError, check_images
-from tools.data.decathlon import Case, read_images
+from tools.data.decathlon import Case, Dataset, read_images
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import check_domains, chosen_names, read_domains
 from tools.data.geometry import load_volume
 from tools.data.plan import nearest_or_raise
 from tools.data.slices import stack_slices, to_slices
-from tools.data.splits import evaluation_cases, read_domain_splits
+from tools.data.splits import FRAMES, domain_patients, evaluation_cases, read_domain_splits
 from tools.metrics.segmentation import segmentation_metrics
 from tools.metrics.tables import summarise, write_metrics
 from tools.networks.multidomain_unet import MultiDomainSegmentation
@@ -68,6 +68,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: the metrics of :func:`tools.metrics.segmentation.segmentation_metrics` of every case.
 
+    The column ``patient`` says whose image it is, where the data set or the training does (:func:`tools.data.splits.domain_patients`).
+
     Args:
         dataset_dir, model_dir, output_dir: data sets, folder of the model's ``splits.json``, folder for the results.
         network: the trained network.
@@ -110,6 +112,7 @@ def evaluate(
     chosen_cases = {name: evaluation_cases(dataset, records.get(name), path, evaluate_on) for name, dataset in found.items()}
     cases = {name: members for name, (members, _) in chosen_cases.items()}
     splits = {name: split for name, (_, split) in chosen_cases.items()}
+    patients = {name: _patients(name, dataset, records.get(name)) for name, dataset in found.items()}
     check_domains(found)
     answering = DomainNetwork(network, plan, precision=precision)
     finder = DomainFinder(plan, model_dir, device, force=True) if to_bool(find_domains) else None
@@ -119,6 +122,7 @@ def evaluate(
         spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)) if spacing_unit == "mm" else (1.0, 1.0, 1.0)
         prediction = segment(answering, case.image, plan, name, device)
         row: dict[str, Any] = {"case": case.name, "domain": name}
+        row |= {"patient": patients[name][case.name]} if case.name in patients[name] else {}
         row |= segmentation_metrics(prediction, truth, plan.domains[name].labels, spacing)
         if finder is not None:
             row |= _answer(finder, case)
@@ -169,6 +173,14 @@ def evaluate_refusals(
     refused = sum(row["auto_answer"] == REFUSED for row in rows) / len(rows)
     logger.info(f"{refused:.1%} of {len(rows)} images are refused")
     return write_metrics(output_dir, rows, split=f"all images of {Path(foreign_dir).name}", seed=seed, refused=refused)
+
+
+def _patients(name: str, dataset: Dataset, record: Mapping[str, Any] | None) -> dict[str, str]:
+    """Case name to patient as the training grouped them, where it was by these cases, else as the data set says."""
+    own = record is not None and set(record["train"]) <= {case.name for case in dataset.cases}
+    pattern = record.get("group_pattern") if own else None
+    # By default a training goes by FRAMES, which nobody has said of these names.
+    return domain_patients(name, dataset, dataset.group_by if pattern in (None, FRAMES) else pattern)
 
 
 def _answer(finder: DomainFinder, case: Case) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def test_one_row_a_report_case_of_every_domain(evaluated, model):
         assert row["auto_domain"] == row["auto_answer"] == row["domain"]
         assert all(float(row[f"{metric}_shell"]) >= 0 for metric in METRICS)
         assert bool(row["dice_core"]) == (row["domain"] == "disc")
+    assert "patient" not in rows[0]  # nobody has said of these cases whose images they are
 
 
 def test_summary(evaluated):
@@ -86,13 +87,20 @@ def test_all_cases_whose_label_was_not_learnt_from(bundle_call, model, domains, 
         record["labelled"] = ["case_03"]
         record["train"] = sorted({"case_03", *record["train"]} - set(record["report"]))
     content["domains"]["square"]["report"], content["domains"]["square"]["validation"] = [], []
+    content["domains"]["disc"]["group_pattern"] = "[0-9]+"
     (copy / "splits.json").write_text(json.dumps(content))
-    options = {**tiny, "dataset_dir": domains, "model_dir": copy, "output_dir": tmp_path / "out", "evaluate_on": "unlabelled"}
+    data = shutil.copytree(domains, tmp_path / "data")
+    description = json.loads((data / "square" / "dataset.json").read_text())
+    description["training"][1]["patient"] = 7
+    (data / "square" / "dataset.json").write_text(json.dumps(description))
+    options = {**tiny, "dataset_dir": data, "model_dir": copy, "output_dir": tmp_path / "out", "evaluate_on": "unlabelled"}
     bundle_call("evaluating", "train", "evaluate", **options)
     with open(tmp_path / "out" / "metrics.csv", newline="") as stream:
-        rows = [(row["domain"], row["case"]) for row in csv.DictReader(stream)]
-    others = [f"case_{k:02d}" for k in range(6) if k != 3]
-    assert rows == [(name, case) for name in ("disc", "square") for case in others]
+        rows = [(row["domain"], row["case"], row["patient"]) for row in csv.DictReader(stream)]
+    numbers = [k for k in range(6) if k != 3]
+    # by the training's expression; by the entry of the data set, which says nothing of the others
+    assert rows[:5] == [("disc", f"case_{k:02d}", f"disc: {k:02d}") for k in numbers]
+    assert rows[5:] == [("square", f"case_{k:02d}", "7" if k == 1 else "") for k in numbers]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["split"]["square"] == "labelled cases of square whose label the model did not learn from"
 

@@ -18,7 +18,7 @@ from tools.data.splits.groups import FRAMES, case_groups, seeded_order, whole_nu
 from tools.data.splits.selection import follow, select
 from tools.data.splits.split import Split, check_record
 
-__all__ = ["read_domain_splits", "select_domains", "write_domain_splits"]
+__all__ = ["domain_patients", "read_domain_splits", "select_domains", "write_domain_splits"]
 
 
 def select_domains(
@@ -73,6 +73,19 @@ def select_domains(
     }
 
 
+def domain_patients(name: str, dataset: Dataset, pattern: str | None) -> dict[str, str]:
+    """Case name to patient, of the cases of which the data set or a pattern says it (:func:`case_groups`).
+
+    A ``patient`` of the data set has one name in all domains; before a match of the pattern stands the domain: ``"knee: p07"``.
+
+    Raises:
+        DataError: see :func:`case_groups`.
+    """
+    groups = case_groups(dataset, pattern)
+    said = [case for case in dataset.cases if pattern or case.patient is not None]
+    return {case.name: case.patient if case.patient is not None else f"{name}: {groups[case.name]}" for case in said}
+
+
 def _divided_together(
     domains: Mapping[str, Dataset], patterns: Mapping[str, str], folds: int | str = 5, fold: int | str = 0, **options: Any
 ) -> dict[str, dict[str, Any]]:
@@ -82,10 +95,8 @@ def _divided_together(
         return {}
     cases: list[Case] = []
     for name, dataset in domains.items():
-        groups = case_groups(dataset, patterns[name])
-        for case in dataset.cases:
-            patient = case.patient if case.patient is not None else f"{name}: {groups[case.name]}"
-            cases.append(replace(case, name=f"{name}/{case.name}", patient=patient))
+        patients_of = domain_patients(name, dataset, patterns[name])
+        cases += [replace(case, name=f"{name}/{case.name}", patient=patients_of[case.name]) for case in dataset.cases]
     together = replace(next(iter(domains.values())), cases=tuple(cases), group_by=None)
     plan, group = make_splits(together, 1, **options), case_groups(together, None)
     reported, patients, candidates = set(plan["report"]), {}, {}
