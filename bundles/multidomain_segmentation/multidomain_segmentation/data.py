@@ -161,9 +161,11 @@ class DomainRunData(RunData):
             given: cases that a client (MONAI Label) hands over instead of a data set, MONAI data dictionaries.
 
         Raises:
-            DataError: there is no data set, it has a fault, it has not the domains that are asked for, or the output folder holds
-                another run.
+            DataError: there is no data set, it has a fault, it has not the domains that are asked for, domains are to be added to a
+                model that is not gone on from, or the output folder holds another run.
         """
+        if self._add and not self._use_model_plan:
+            raise DataError("--add_domains true without --finetune true: lay the overlay add_domain over train.json, which sets both")
         if not self.dataset_dir:
             self._check_given(given, need_labels)
             if self.target:
