@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tools.data.checks import DataError
-from tools.data.domain_plan import DomainPlan, SlicePlan, make_domain_plan
+from tools.data.domain_plan import DomainPlan, SlicePlan, check_slices, make_domain_plan
 from tools.data.domains import check_domains, chosen_names, read_domains
 from tools.data.files import write_nifti
 
@@ -272,7 +272,9 @@ def test_plan_overrides(folder):
         ({"patch_size": 40}, "patch_size must hold multiples of 16"),
         ({"patch_size": (32, 32, 32)}, "patch_size must be one number or two"),
         ({"intensity": {"lower": 1}}, "'lower', the nearest is 'lower_percentile'"),
-        ({"overrides": {"kne": {}}}, "unknown domain 'kne', the nearest is 'knee'"),
+        ({"overrides": {"kne": {}}}, "unknown domain in slice_plans: 'kne', the nearest is 'knee'"),
+        ({"overrides": "knee=2"}, "slice_plans must map names of domains to fields of their plans, .* not 'knee=2'"),
+        ({"overrides": {"knee": 2}}, "slice_plans must map names of domains to fields of their plans, .* not {'knee': 2}"),
         ({"overrides": {"knee": {"spacin": 1}}}, "'knee': 'spacin', the nearest is 'spacing'"),
         ({"overrides": {"knee": {"slice_axis": 3}}}, "domain 'knee': slice_axis must be 0, 1 or 2"),
         ({"overrides": {"knee": {"orientation": "RAS"}}}, "an orientation needs a slice_axis"),
@@ -282,6 +284,49 @@ def test_plan_overrides(folder):
 def test_invalid_override(folder, options, message):
     with pytest.raises(DataError, match=message):
         make_domain_plan(read_domains(folder), **options)
+
+
+TURNED = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # first and last axis change places
+
+
+@pytest.mark.parametrize(
+    ("affine", "declared", "overrides"),
+    [
+        (np.eye(4), 2, None),
+        (np.eye(4), None, None),
+        (np.eye(4), 2, {"knee": {"slice_axis": None, "spacing": [1, 1]}}),
+        (np.eye(4), 0, {"knee": {"slice_axis": 2}}),
+        (np.eye(4), 2, {"knee": {"slice_axis": 2, "orientation": "ras"}}),
+        (TURNED, 0, None),  # the same axis of the world
+    ],
+)
+def test_slices_that_are_the_models(folder, tmp_path, affine, declared, overrides):
+    plan = make_domain_plan(read_domains(folder))  # the knee's last axis
+    write_domain(tmp_path / "new" / "knee", affine=affine, slice_axis=declared)
+    check_slices(plan, read_domains(tmp_path / "new"), overrides)
+
+
+@pytest.mark.parametrize(
+    ("affine", "declared", "overrides", "message"),
+    [
+        (np.eye(4), 0, None, r"knee.dataset.json: slice_axis 0 of the domain 'knee', but the model goes on with 2, as 00.nii.gz lies"),
+        (TURNED, 2, None, "slice_axis 2 of the domain 'knee', but the model goes on with 0"),
+        (np.eye(4), 2, {"knee": {"slice_axis": 1}}, "slice_plans: slice_axis 1 of the domain 'knee', but the model goes on with 2"),
+        (
+            np.eye(4),
+            2,
+            {"knee": {"spacing": 2}},
+            r"slice_plans: spacing 2 of the domain 'knee', but the model goes on with its \(1.0, 1.0\)",
+        ),
+        (np.eye(4), 2, {"knee": {"spacing": -2}}, "slice_plans: domain 'knee': spacing must hold positive numbers"),
+        (np.eye(4), 2, {"knee": {"spacin": 2}}, "'knee': 'spacin', the nearest is 'spacing'"),
+    ],
+)
+def test_slices_that_are_not_the_models(folder, tmp_path, affine, declared, overrides, message):
+    plan = make_domain_plan(read_domains(folder))
+    write_domain(tmp_path / "new" / "knee", affine=affine, slice_axis=declared)
+    with pytest.raises(DataError, match=message):
+        check_slices(plan, read_domains(tmp_path / "new"), overrides)
 
 
 def test_plan_round_trip(folder, tmp_path):

@@ -33,9 +33,10 @@ from tools.data.plan import (
     read_header,
     rounded_up,
     settle_fields,
+    turn_to,
 )
 
-__all__ = ["DomainPlan", "SlicePlan", "make_domain_plan"]
+__all__ = ["DomainPlan", "SlicePlan", "check_slices", "make_domain_plan"]
 
 VERSION = 1
 COARSER = 1.01  # from this ratio of spacings on an axis counts as coarser than another
@@ -196,12 +197,11 @@ def make_domain_plan(
     Raises:
         DataError: an override has an unknown name (the nearest one is named) or a value out of range.
     """
-    overrides = {str(name): given for name, given in (overrides or {}).items()}
-    nearest_or_raise("domain", overrides, domains)
+    overrides = _overrides(overrides, domains)
     try:
         return DomainPlan(
             domains={
-                name: _planned(name, dataset, {"intensity": dict(intensity or {}), **_given(overrides.get(name) or {})})
+                name: _planned(name, dataset, {"intensity": dict(intensity or {}), **overrides.get(name, {})})
                 for name, dataset in domains.items()
             },
             **_given({"patch_size": patch_size, "extra": None if extra is None else dict(extra)}),
@@ -210,6 +210,50 @@ def make_domain_plan(
         raise
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(f"plan: {error}") from error
+
+
+def check_slices(plan: DomainPlan, domains: Mapping[str, Dataset], overrides: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Refuse slices that data sets or overrides ask for and that are not those of a model's plan, by which it goes on learning.
+
+    Args:
+        plan: the model's.
+        domains: name to data set, some of the plan's; its images must have passed :func:`tools.data.domains.check_domains`.
+        overrides: see :func:`make_domain_plan`.
+
+    Raises:
+        DataError: an image would be cut along another axis than the one declared, or an override is not what the plan has.
+    """
+    overrides = _overrides(overrides, domains)
+    for name, dataset in domains.items():
+        own, given = plan.domains[name], dict(overrides.get(name, {}))
+        nearest_or_raise(f"override of the domain {name!r}:", given, [f.name for f in fields(SlicePlan)])
+        declared, where, more = dataset.slice_axis, dataset.root / "dataset.json", "; slice_plans may say so too"
+        if "slice_axis" in given and "orientation" not in given:
+            declared, where, more = given.pop("slice_axis"), "slice_plans", ""
+        for key, value in given.items():
+            try:
+                wanted = getattr(_slice_plan(name, {**asdict(own), key: value}), key)
+            except ValueError as error:
+                raise DataError(f"slice_plans: {error}") from error
+            if wanted != getattr(own, key):
+                raise DataError(f"slice_plans: {key} {value} of the domain {name!r}, but the model goes on with its {getattr(own, key)}")
+        for case in dataset.cases if declared is not None else ():
+            _, affine = read_header(case)
+            axis = int(np.flatnonzero(turn_to(own.axcodes(affine), affine)[:, 0] == 0)[0])
+            if axis != declared:
+                asked = f"{where}: slice_axis {declared} of the domain {name!r}"
+                raise DataError(f"{asked}, but the model goes on with {axis}, as {case.image.name} lies{more}")
+
+
+def _overrides(given: Any, domains: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
+    """Overrides by domain, as a command line hands them over, without those that leave a field to the data."""
+    if not isinstance(given or {}, Mapping) or not all(isinstance(value or {}, Mapping) for value in (given or {}).values()):
+        raise DataError(
+            f'slice_plans must map names of domains to fields of their plans, such as {{"knee": {{"slice_axis": 2}}}}, not {given!r}'
+        )
+    overrides = {str(name): _given(value or {}) for name, value in (given or {}).items()}
+    nearest_or_raise("domain in slice_plans:", overrides, domains)
+    return overrides
 
 
 def _planned(name: str, dataset: Dataset, given: dict[str, Any]) -> SlicePlan:

@@ -19,7 +19,7 @@ from tools.bundle.schedule import parsed_stages
 from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
-from tools.data.domain_plan import DomainPlan, make_domain_plan
+from tools.data.domain_plan import DomainPlan, check_slices, make_domain_plan
 from tools.data.domains import Domains, check_domains, chosen_names, read_domains
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
@@ -162,7 +162,8 @@ class DomainRunData(RunData):
 
         Raises:
             DataError: there is no data set, it has a fault, it has not the domains that are asked for, domains are to be added to a
-                model that is not gone on from, or the output folder holds another run.
+                model that is not gone on from, slices are asked for that are not those of the model that is, or the output folder
+                holds another run.
         """
         if self._add and not self._use_model_plan:
             raise DataError("--add_domains true without --finetune true: lay the overlay add_domain over train.json, which sets both")
@@ -176,6 +177,8 @@ class DomainRunData(RunData):
         if self._single and len(self.domains) != 1:
             raise DataError(f"one network for one domain: give --domains NAME, one of {list(self.domains)}")
         check_domains(self.domains, need_labels=need_labels)
+        if self._use_model_plan and not self._add:
+            check_slices(self.plan, self.domains, self._plan_overrides.get("overrides"))
         self._check_output()
 
     def values_of(self, case: Mapping[str, Any]) -> Collection[int]:

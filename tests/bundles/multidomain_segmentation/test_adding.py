@@ -126,6 +126,11 @@ def test_fine_tuning_on_a_domain_the_model_does_not_know(train, model, third, tm
     assert "'bars'" in message
 
 
+def test_fine_tuning_on_other_slices(train, model, tmp_path):
+    options = {"finetune": "true", "model_dir": model, "slice_plans": {"disc": {"slice_axis": 1}}}
+    assert "slice_plans: slice_axis 1 of the domain 'disc', but the model goes on with 0" in refusal(train, tmp_path / "out", **options)
+
+
 def test_a_checkpoint_of_other_domains(train, model, domains, tmp_path):
     """A plan and weights that were not made together."""
     (tmp_path / "model").mkdir()
