@@ -94,7 +94,8 @@ class BalancedSliceSampler(StepSampler):
 
     Raises:
         DataError: a domain is unknown to the plan or has no labelled case, a stage of the schedule is left without a domain, or learns
-            from unlabelled cases and there are none, or ``domains_per_step`` is no positive whole number.
+            from unlabelled cases and there are none, a target is one of several domains and no stage learns from it alone, or
+            ``domains_per_step`` is no positive whole number.
     """
 
     def __init__(
@@ -133,8 +134,10 @@ class BalancedSliceSampler(StepSampler):
         for index in self.active:
             if not self.cases[index]:
                 raise DataError(f"the domain {plan.names[index]!r} has no labelled training case")
+        names = [plan.names[index] for index in self.active]
+        self.schedule.check_target(names)
         for stage in self.schedule.stages:
-            learning = self.schedule.domains(stage, [plan.names[index] for index in self.active])
+            learning = self.schedule.domains(stage, names)
             if stage.learn_from == "answers" and not any(self.unlabelled[plan.index(name)] for name in learning):
                 raise DataError(
                     f"the stage {stage.name!r} learns from unlabelled images, but every training case of {list(learning)} has a label"

@@ -158,6 +158,15 @@ class Schedule:
             raise DataError(f"the stage {stage.name!r} needs other domains than {self.target!r}, the data set has none")
         return chosen
 
+    def check_target(self, names: Sequence[str]) -> None:
+        """Refuse a target that no stage singles out among the run's domains: all would be learnt from alike, and only it be described.
+
+        Raises:
+            DataError: so it is.
+        """
+        if self.target and len(names) > 1 and all(stage.domains == "all" for stage in self.stages):
+            raise DataError(f"--target {self.target}, but no stage learns from it alone: lay the overlay transfer over train.json")
+
     def learning_rate(self, step: Step) -> float:
         """Factor on the base learning rate at a step."""
         return step.stage.learning_rate * warmup_cosine(step.progress, self.warmup, self.final)

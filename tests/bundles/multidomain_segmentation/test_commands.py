@@ -66,6 +66,7 @@ def test_a_misspelled_override_names_the_nearest_key(train, tmp_path, key, neare
         (["experiments/transfer"], {}, "needs a target: give --target NAME"),
         (["experiments/transfer"], {"target": "disk"}, "'disk', the nearest is 'disc'"),
         ([], {"target": "disk"}, "unknown target (in "),
+        ([], {"target": "disc"}, "--target disc, but no stage learns from it alone: lay the overlay transfer over train.json"),
         ([], {"add_domains": "true"}, "lay the overlay add_domain over train.json"),
         ([], {"target": 2019}, "'2019', the nearest is"),
         ([], {"domains": 2019}, "'2019', the nearest is"),

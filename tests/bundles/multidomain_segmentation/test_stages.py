@@ -63,6 +63,15 @@ def test_target_is_missing():
         Schedule(TRANSFER, 10)
 
 
+def test_target_that_no_stage_singles_out():
+    schedule = Schedule([NETWORK], 10, target="hip")
+    with pytest.raises(DataError, match="--target hip, but no stage learns from it alone: lay the overlay transfer over train.json"):
+        schedule.check_target(NAMES)
+    schedule.check_target(["hip"])
+    Schedule([NETWORK, TRANSFER[1]], 10, target="hip").check_target(NAMES)
+    Schedule([NETWORK], 10).check_target(NAMES)
+
+
 def test_target_is_unknown():
     schedule = Schedule(TRANSFER, 10, target="elbow")
     with pytest.raises(DataError, match="--target elbow: no such domain"):
