@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import nibabel as nib
@@ -65,6 +66,7 @@ def single(tmp_path):
         (["knee", "foot"], ("knee", "foot")),
         (2019, ("2019",)),
         ((2019, "foot"), ("2019", "foot")),
+        (unicodedata.normalize("NFD", "Füße"), ("Füße",)),
     ],
 )
 def test_names_of_domains_from_a_command_line(given, names):
@@ -95,6 +97,21 @@ def test_domain_of_the_description_goes_before_the_name_of_the_folder(folder):
     describe(folder / "knee", domain="joint")
     assert list(read_domains(folder)) == ["foot", "joint"]
     assert list(read_domains(folder / "knee")) == ["joint"]
+
+
+@pytest.mark.parametrize("place", ["folder", "data set", "entries"])
+def test_names_are_composed(tmp_path, place):
+    """A Mac's folders have decomposed names, which look alike and are not equal."""
+    mac = unicodedata.normalize("NFD", "Hüfte")
+    if place == "entries":
+        entries = [{"image": f"imagesTr/0{k}.nii.gz", "label": f"labelsTr/0{k}.nii.gz", "domain": mac} for k in range(2)]
+        write_domain(tmp_path / "joints", domains={mac: {"slice_axis": 1}}, training=entries)
+    else:
+        write_domain(tmp_path / mac if place == "folder" else tmp_path / "joints", domain=mac if place == "data set" else None)
+    domains = read_domains(tmp_path)
+    assert list(domains) == ["Hüfte"]
+    assert len(domains["Hüfte"].cases) == 2
+    assert make_domain_plan(domains, overrides={mac: {"slice_axis": 0}}).domains["Hüfte"].slice_axis == 0
 
 
 def test_plain_data_set_is_one_domain(folder):

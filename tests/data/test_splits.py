@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import unicodedata
 
 import pytest
 
@@ -304,6 +305,12 @@ def test_label_limits_by_domain_count_in_a_split_that_is_followed(domains, tmp_p
     followed = select_domains(domains, splits_file=tmp_path / "splits.json", label_limit={"few": "2"})
     assert len(followed["few"].labelled) == 2
     assert names(followed["heart"].labelled) == names(split["heart"].train)
+
+
+def test_a_label_limit_finds_a_decomposed_name(domains):
+    mac = unicodedata.normalize("NFD", "Hüfte")
+    split = select_domains({"Hüfte": domains["few"]}, folds=2, label_limit={mac: 2})
+    assert len(split["Hüfte"].labelled) == 2
 
 
 def test_rule_of_the_data_set_goes_before_frames_and_the_option_before_both(dataset):

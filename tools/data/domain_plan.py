@@ -22,6 +22,7 @@ from nibabel.orientations import io_orientation
 
 from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Dataset
+from tools.data.domains import domain_name
 from tools.data.files import as_read, write_json
 from tools.data.plan import (
     INTENSITY,
@@ -251,7 +252,7 @@ def _overrides(given: Any, domains: Mapping[str, Dataset]) -> dict[str, dict[str
         raise DataError(
             f'slice_plans must map names of domains to fields of their plans, such as {{"knee": {{"slice_axis": 2}}}}, not {given!r}'
         )
-    overrides = {str(name): _given(value or {}) for name, value in (given or {}).items()}
+    overrides = {domain_name(name): _given(value or {}) for name, value in (given or {}).items()}
     nearest_or_raise("domain in slice_plans:", overrides, domains)
     return overrides
 

@@ -7,6 +7,7 @@ A domain is a :class:`~tools.data.decathlon.Dataset` that bears the domain's nam
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,20 +19,25 @@ from tools.data.checks import DataError, check_dataset
 from tools.data.decathlon import Case, Dataset, parse_dataset, read_description
 from tools.data.plan import nearest_or_raise
 
-__all__ = ["AUTO", "Domains", "check_domains", "chosen_names", "dataset_folders", "read_domains"]
+__all__ = ["AUTO", "Domains", "check_domains", "chosen_names", "dataset_folders", "domain_name", "read_domains"]
 
 Domains = dict[str, Dataset]
 
 AUTO = "auto"  # in the place of a name it asks for the nearest domain
 
 
-def chosen_names(domains: str | int | Sequence[str | int] | None) -> tuple[str, ...]:
-    """Names of domains as a command line hands them over: one, several with commas between, or a list; none for None.
+def domain_name(name: Any) -> str:
+    """A domain's name as it is compared: text, for a name of digits is a number on a command line, and composed (NFC).
 
-    A name of digits is a number there.
+    Folders made on a Mac write an umlaut as a letter and a mark (NFD), keyboards write one letter.
     """
+    return unicodedata.normalize("NFC", str(name))
+
+
+def chosen_names(domains: str | int | Sequence[str | int] | None) -> tuple[str, ...]:
+    """Names of domains as a command line hands them over: one, several with commas between, or a list; none for None."""
     names = domains.split(",") if isinstance(domains, str) else ensure_tuple(domains) if domains is not None else ()
-    return tuple(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
+    return tuple(dict.fromkeys(domain_name(name).strip() for name in names if str(name).strip()))
 
 
 def read_domains(dataset_dir: str | os.PathLike) -> Domains:
@@ -100,7 +106,7 @@ def check_domains(domains: Mapping[str, Dataset], need_labels: int = 1, need_cas
 
 def _domains_of(folder: Path) -> list[Dataset]:
     """The domains of one Decathlon-style folder."""
-    content = read_description(folder)
+    content = _with_names(read_description(folder))
     path = folder / "dataset.json"
     declared = content.get("domains", {})
     if not isinstance(declared, Mapping) or not all(isinstance(value, Mapping) for value in declared.values()):
@@ -113,7 +119,7 @@ def _domains_of(folder: Path) -> list[Dataset]:
     if not declared and not used:
         dataset = parse_dataset(folder, content)
         # Not resolved: a folder of links names its domains as the links.
-        name = content.get("domain") or Path(os.path.abspath(folder)).name
+        name = content.get("domain") or domain_name(Path(os.path.abspath(folder)).name)
         return [_as_domain(name, dataset, dataset.cases, dataset.test)]
 
     result = []
@@ -125,6 +131,21 @@ def _domains_of(folder: Path) -> list[Dataset]:
         # Images to predict on need no domain: it may be found out.
         result.append(_as_domain(name, dataset, cases, tuple(case for case in dataset.test if case.domain == name)))
     return [dataset for dataset in result if dataset.cases or dataset.name in declared]
+
+
+def _with_names(content: dict[str, Any]) -> dict[str, Any]:
+    """A description in which every name of a domain is as :func:`domain_name` writes it."""
+    content = _named(content)
+    content |= {key: [_named(entry) for entry in content[key]] for key in ("training", "test") if isinstance(content.get(key), list)}
+    if isinstance(content.get("domains"), Mapping):
+        content["domains"] = {domain_name(name): value for name, value in content["domains"].items()}
+    return content
+
+
+def _named(entry: Any) -> Any:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("domain"), str):
+        return entry
+    return {**entry, "domain": domain_name(entry["domain"])}
 
 
 def _check_domain(path: Path, case: Case, declared: Mapping[str, Any]) -> None:

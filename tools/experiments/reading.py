@@ -13,6 +13,7 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from tools.data.checks import DataError, read_json
+from tools.data.domains import domain_name
 from tools.experiments.definition import Comparison, Confusion, Definition, Metric, Projection, Requirement, Row, Run
 from tools.experiments.repeats import holds, repetitions
 
@@ -204,12 +205,13 @@ class _Reader:
             kinds = {"of": list, "metrics": list, "domain": str, "domains": list}
             value = {"metrics": list(metrics), "domains": []} | self.table(where, value, kinds, ("of",))
             shown = tuple(self.known(where, "metric", key, metrics) for key in value["metrics"])
+            named = domain_name(value["domain"]) if "domain" in value else None
             if not value["of"] or not shown:
                 raise DataError(f"{self.path}: {where} needs at least one entry of 'of' and of 'metrics'")
             if "domain" in value and value["domains"]:
                 raise DataError(f"{self.path}: {where} is about one domain already, and cannot have 'domains'")
-            result[name] = Row(self.sources(where, value["of"], runs, value.get("domain")), shown, value.get("domain"))
-            for domain in map(str, value["domains"]):
+            result[name] = Row(self.sources(where, value["of"], runs, named), shown, named)
+            for domain in map(domain_name, value["domains"]):
                 derived.setdefault(domain, {})[f"{name}, {domain}"] = Row(self.sources(where, value["of"], runs, domain), shown, domain)
         for more in derived.values():
             for name in more:

@@ -20,7 +20,7 @@ from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
 from tools.data.domain_plan import DomainPlan, check_slices, make_domain_plan
-from tools.data.domains import Domains, check_domains, chosen_names, read_domains
+from tools.data.domains import Domains, check_domains, chosen_names, domain_name, read_domains
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 from tools.data.slices import SliceCase
@@ -69,7 +69,7 @@ class DomainRunData(RunData):
         single_domain: bool | str = False,
     ) -> None:
         super().__init__(dataset_dir, output_dir, model_dir, split, plan, extra, use_model_plan, resume)
-        self.chosen, self.target = chosen_names(domains), None if target is None else str(target)
+        self.chosen, self.target = chosen_names(domains), None if target is None else domain_name(target)
         self._add, self._single = to_bool(add_domains), to_bool(single_domain)
 
     @cached_property

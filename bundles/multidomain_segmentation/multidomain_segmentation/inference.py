@@ -20,7 +20,7 @@ from tools.bundle.transforms import storable
 from tools.data.checks import DataError, check_images
 from tools.data.decathlon import Case, read_description, read_images
 from tools.data.domain_plan import DomainPlan
-from tools.data.domains import AUTO, dataset_folders
+from tools.data.domains import AUTO, dataset_folders, domain_name
 from tools.data.files import AtomicNibabelWriter, write_csv
 from tools.data.geometry import grid_mapping, loading
 from tools.data.slices import slice_preprocessing, stack_slices
@@ -48,7 +48,8 @@ def images_of(dataset_dir: str | os.PathLike) -> dict[str, list[Case]]:
         name = folder.name if folders else None
         if (folder / "dataset.json").is_file():
             name = read_description(folder).get("domain") or name
-        result[folder.name if folders else ""] = [replace(case, domain=case.domain or name) for case in read_images(folder)]
+        cases = [(case, case.domain or name) for case in read_images(folder)]
+        result[folder.name if folders else ""] = [replace(case, domain=of and domain_name(of)) for case, of in cases]
     return result
 
 

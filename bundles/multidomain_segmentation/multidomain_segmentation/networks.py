@@ -20,7 +20,7 @@ from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.bundle.run_data import RunData
 from tools.data.domain_plan import DomainPlan
-from tools.data.domains import AUTO
+from tools.data.domains import AUTO, domain_name
 from tools.networks.answering import Answering
 from tools.networks.domain_norm import domain_parameters
 from tools.networks.mask_autoencoder import MaskAutoencoder
@@ -89,7 +89,7 @@ def initial_network(
     known = {name: domain for name, domain in plan.domains.items() if name not in new_domains}
     network = load_weights(weights, network_from_plan(replace(plan, domains=known)))
     for name in new_domains:
-        network.add_domain(name, plan.num_classes[name], None if source is None else str(source))
+        network.add_domain(name, plan.num_classes[name], None if source is None else domain_name(source))
     return network.to(device)
 
 

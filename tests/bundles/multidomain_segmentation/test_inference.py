@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from multidomain_segmentation.data import DomainRunData
 from multidomain_segmentation.evaluation import segment
 from multidomain_segmentation.inference import images_of, images_to_segment, postprocessing, preprocessing
 from multidomain_segmentation.networks import DomainNetwork, network_from_plan
@@ -155,6 +157,20 @@ def test_images_described_as_of_the_named_domain_are_taken(model, domains, tmp_p
     assert [case["domain"] for case in images_to_segment(folder, plan, finder=None, domain="square")] == ["square"] * count
     names = {case["name"] for case in images_to_segment(folder, plan, finder=None, domain="square")}
     assert names == ({"3", "4", "5"} if one_folder else {f"case_{k:02d}" for k in range(6)})
+
+
+def test_decomposed_names_of_domains(model, domains, tmp_path):
+    """A Mac's, of the folder, in ``domain`` of the command line, and of the target of a training."""
+    mac = unicodedata.normalize("NFD", "Hüfte")
+    shutil.copytree(domains / "disc", tmp_path / mac)
+    assert [case.domain for case in images_of(tmp_path)[mac]] == ["Hüfte"] * 6
+    assert DomainRunData(target=mac).target == "Hüfte"
+
+
+def test_domain_of_the_command_line_is_composed(bundle):
+    mac = unicodedata.normalize("NFD", "Hüfte")
+    options = {"bundle_root": str(bundle.root), "domain": mac}
+    assert bundle.workflow("inference", kind="infer", **options).parser.get_parsed_content("domain_name") == "Hüfte"
 
 
 def refusal(call, model, images, output, **overrides) -> str:

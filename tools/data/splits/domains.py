@@ -11,6 +11,7 @@ from typing import Any
 
 from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
+from tools.data.domains import domain_name
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 from tools.data.splits.division import make_splits, one_division, trains_on_everything
@@ -50,7 +51,7 @@ def select_domains(
             and a domain has none to train or to validate on in this fold.
     """
     if isinstance(label_limit, Mapping):
-        label_limit = {str(name): limit for name, limit in label_limit.items()}
+        label_limit = {domain_name(name): limit for name, limit in label_limit.items()}
         nearest_or_raise("domain in label_limit:", label_limit, domains)
         limits = {name: label_limit.get(name) for name in domains}
     else:
@@ -160,7 +161,7 @@ def read_domain_splits(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     records = content.get("domains") if isinstance(content, dict) else None
     if not isinstance(records, dict) or not records:
         raise DataError(f'{path}: "domains" must map each domain to its lists of cases')
-    return {name: check_record(path, record, of=f"domain {name!r}: ") for name, record in records.items()}
+    return {domain_name(name): check_record(path, record, of=f"domain {name!r}: ") for name, record in records.items()}
 
 
 def write_domain_splits(path: str | os.PathLike, splits: Mapping[str, Split]) -> None:
