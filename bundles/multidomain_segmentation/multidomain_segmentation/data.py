@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.transforms import Compose
 
 from multidomain_segmentation.stages import Stage
@@ -22,6 +23,7 @@ from tools.data.decathlon import Case
 from tools.data.domain_plan import DomainPlan, check_slices, make_domain_plan
 from tools.data.domains import Domains, check_domains, chosen_names, domain_name, read_domains
 from tools.data.files import write_json
+from tools.data.geometry import load_volume
 from tools.data.plan import nearest_or_raise
 from tools.data.slices import SliceCase
 from tools.data.splits import Split, case_groups, read_domain_splits, select_domains
@@ -203,16 +205,17 @@ class DomainRunData(RunData):
 class GivenDomains:
     """Names the domain of cases that name none: those of a client that knows nothing of domains (MONAI Label).
 
-    As inference answers such a client in the labels of the union, its labels are taken for the union's.
+    As inference answers such a client in the labels of the union, its labels are taken for the union's. The nearest domain is found among
+    those that have all values of the label; where none has, among all.
 
     Args:
         plan: the plan of all domains.
-        finder: finds the domain of an image (:class:`multidomain_segmentation.prototypes.DomainFinder`).
+        finder: finds the domain of an image among some (:class:`multidomain_segmentation.prototypes.DomainFinder`).
         default: the domain of all such cases; None to find it.
     """
 
     plan: DomainPlan
-    finder: Callable[[str], Any]
+    finder: Callable[[str, Collection[str]], Any]
     default: str | None = None
 
     def __call__(self, cases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -220,8 +223,15 @@ class GivenDomains:
         return [dict(case) if case.get("domain") else self._named(case) for case in cases]
 
     def _named(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        name = self.default or self.finder(case["image"]).domain
+        name = self.default or self.finder(case["image"], self._possible(case)).domain
         return {**case, "domain": name, "values": union_channels(self.plan, name)}
+
+    def _possible(self, case: Mapping[str, Any]) -> Collection[str]:
+        if case.get("label") is None:
+            return self.plan.names
+        values = set(np.unique(load_volume(case["label"])[0]))
+        # A label that fits no domain is refused where it is read, by its nearest domain's name.
+        return [name for name in self.plan.names if values <= set(union_channels(self.plan, name))] or self.plan.names
 
 
 def case_transforms(plan: DomainPlan) -> Compose:

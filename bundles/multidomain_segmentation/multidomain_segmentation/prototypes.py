@@ -371,14 +371,14 @@ class DomainFinder:
         self._network: MultiDomainSegmentation | None = None
         self._prototypes: dict[str, Prototype] = {}
 
-    def __call__(self, image: str | os.PathLike) -> Found:
-        """Find the domain of an image file.
+    def __call__(self, image: str | os.PathLike, among: Collection[str] | None = None) -> Found:
+        """Find the domain of an image file, of all or among some.
 
         Raises:
             DataError: the image is far from all domains, and that is not forced; the message names file and distance. Or the model
                 has no prototypes.
         """
-        found = self.nearest(image)
+        found = self.nearest(image, among)
         if found.foreign and not self.force:
             raise DataError(
                 f"{image}: like no domain the model knows; the nearest, {found.domain!r}, is at a distance of {found.distance:.2f}, "
@@ -386,9 +386,9 @@ class DomainFinder:
             )
         return found
 
-    def nearest(self, image: str | os.PathLike) -> Found:
-        """The nearest domain, however far. Raises DataError when the image is unfit or the model has no prototypes."""
-        distances = self.distances(image)
+    def nearest(self, image: str | os.PathLike, among: Collection[str] | None = None) -> Found:
+        """The nearest domain, however far. Raises DataError when the image is unfit or the model has no prototypes of these domains."""
+        distances = self.distances(image, among)
         # Where nothing is known to set a threshold by, the distance counts in the spread itself.
         parts = {name: distance / (self._prototypes[name].threshold or 1.0) for name, distance in distances.items()}
         nearest, *further = sorted(parts, key=parts.__getitem__)
@@ -397,14 +397,15 @@ class DomainFinder:
         return Found(nearest, distances[nearest], self._prototypes[nearest].threshold, confidence)
 
     @torch.no_grad()
-    def distances(self, image: str | os.PathLike) -> dict[str, float]:
-        """Distance of an image file from the prototype of every domain, under that domain's norms."""
+    def distances(self, image: str | os.PathLike, among: Collection[str] | None = None) -> dict[str, float]:
+        """Distance of an image file from the prototype of every domain, or of some, under that domain's norms."""
         if self._network is None:
             self._prototypes = load_prototypes(self.model_dir / "domains.json")
             for name in self._prototypes:
                 self.plan.index(name)
             self._network = load_weights(self.model_dir / "model.pt", network_from_plan(self.plan)).to(self.device)
+        known = {name: prototype for name, prototype in self._prototypes.items() if among is None or name in among}
+        if not known:
+            raise DataError(f"{self.model_dir / 'domains.json'}: knows none of {sorted(among)}, one of which {image} must be of")
         volume = load_volume(image)
-        return {
-            name: prototype.distance(_describe(self._network, *volume, self.plan, name)) for name, prototype in self._prototypes.items()
-        }
+        return {name: prototype.distance(_describe(self._network, *volume, self.plan, name)) for name, prototype in known.items()}

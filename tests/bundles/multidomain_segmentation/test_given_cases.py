@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from multidomain_segmentation.data import DomainRunData, GivenDomains, case_transforms
-from multidomain_segmentation.prototypes import Found
+from multidomain_segmentation.prototypes import DomainFinder, Found
 from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
 from tools.data.domain_plan import DomainPlan
@@ -36,7 +36,7 @@ def given(domains, tmp_path) -> list[dict[str, str]]:
 
 
 def names(plan: DomainPlan, default: str | None = None) -> GivenDomains:
-    return GivenDomains(plan, lambda image: Found("disc", 0.5, 1.0, 0.9), default)
+    return GivenDomains(plan, lambda image, among: Found("disc", 0.5, 1.0, 0.9), default)
 
 
 def test_a_domain_is_found_and_the_unions_labels_are_read(model, given, domains):
@@ -46,6 +46,26 @@ def test_a_domain_is_found_and_the_unions_labels_are_read(model, given, domains)
     read = case_transforms(plan)({**case, "image_meta": "of the program"})
     original = str(read_dataset(domains / "disc").cases[0].label)
     assert torch.equal(read["label"], case_transforms(plan)({"image": case["image"], "label": original, "domain": "disc"})["label"])
+
+
+def test_the_nearest_domain_is_found_among_those_that_have_the_values(model, given, domains, tmp_path):
+    """An image of ``square``, whose label shows the core that only ``disc`` has; one that shows the shell, which both have; one without."""
+    plan, finder = DomainPlan.load(model / "plan.json"), DomainFinder(DomainPlan.load(model / "plan.json"), model, force=True)
+    image = str(read_dataset(domains / "square").cases[0].image)
+    values, affine = load_volume(given[0]["label"])
+    write_nifti(tmp_path / "shell.nii.gz", np.where(values == 2, 2, 0).astype(np.uint8), affine)
+    labels = {"disc": given[0]["label"], "square": str(tmp_path / "shell.nii.gz")}
+    found = GivenDomains(plan, finder)([*({"image": image, "label": label} for label in labels.values()), {"image": image}])
+    assert [case["domain"] for case in found] == ["disc", "square", "square"]
+
+
+def test_a_label_of_no_domain_is_refused_by_the_nearest(model, given, tmp_path):
+    plan = DomainPlan.load(model / "plan.json")
+    values, affine = load_volume(given[0]["label"])
+    write_nifti(tmp_path / "other.nii.gz", np.where(values == 2, 9, 0).astype(np.uint8), affine)
+    (case,) = GivenDomains(plan, DomainFinder(plan, model, force=True))([{**given[0], "label": str(tmp_path / "other.nii.gz")}])
+    with pytest.raises(DataError, match="other.nii.gz: label value 9 is none of the domain 'disc'"):
+        SliceCase(plan)(case)
 
 
 def test_a_named_case_stays_and_a_default_holds_for_the_others(model, given):
