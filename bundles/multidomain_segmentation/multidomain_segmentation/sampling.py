@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from tools.data.domain_plan import DomainPlan
 from tools.data.slices import crop
 
 __all__ = ["UNLABELLED", "BalancedSliceSampler", "SliceDataset", "SliceDraw", "collate_slices"]
+
+logger = logging.getLogger("training")
 
 UNLABELLED = -1  # what stands in every pixel of a missing label
 POINTS = 256  # of the structures of a slice, at most, that are kept to place windows around
@@ -78,6 +81,8 @@ class BalancedSliceSampler(StepSampler):
     from all its slices, with the window anywhere. In a stage that learns from answers, every domain gets as many slices of its unlabelled
     cases after its labelled ones, anywhere; a domain whose cases are all labelled gets labelled ones instead.
 
+    Structures that no label shows are warned of: the network learns that they are nowhere.
+
     Args:
         dataset: the cases; read through once, for where the structures lie.
         plan: the plan of all domains, which the dataset's "domain" counts by. Windows have its patch size; a smaller slice is padded on
@@ -125,15 +130,20 @@ class BalancedSliceSampler(StepSampler):
         self.unlabelled: dict[int, list[int]] = {index: [] for index in self.active}
         self.shapes: dict[int, tuple[int, ...]] = {}
         self.points: dict[int, dict[int, np.ndarray]] = {}
+        shown: dict[int, set[int]] = {index: set() for index in self.active}
         for index in range(len(dataset)):
             case = dataset[index]
             if case["domain"] in self.cases:
+                if "label" in case:
+                    shown[case["domain"]] |= set(np.flatnonzero(np.bincount(np.ravel(case["label"]))).tolist())
                 (self.cases if "label" in case else self.unlabelled)[case["domain"]].append(index)
                 self.shapes[index] = tuple(case["image"].shape)
                 self.points[index] = _points(np.asarray(case["label"])) if "label" in case else {}
         for index in self.active:
             if not self.cases[index]:
                 raise DataError(f"the domain {plan.names[index]!r} has no labelled training case")
+        if rank == 0:
+            _warn_of_unseen(plan, shown)
         names = [plan.names[index] for index in self.active]
         self.schedule.check_target(names)
         for stage in self.schedule.stages:
@@ -193,6 +203,14 @@ def collate_slices(slices: Sequence[Mapping[Hashable, Any]]) -> dict[str, torch.
         "label": torch.stack([slice_["label"] for slice_ in slices]),
         "domain": torch.tensor([slice_["domain"] for slice_ in slices]),
     }
+
+
+def _warn_of_unseen(plan: DomainPlan, shown: Mapping[int, Collection[int]]) -> None:
+    """One warning of all structures that no label shows; ``shown`` is number of the domain to channels that occur."""
+    labels = {plan.names[index]: (channels, list(plan.domains[plan.names[index]].labels.values())) for index, channels in shown.items()}
+    unseen = [f"{name!r} of the domain {of!r}" for of, (seen, all_) in labels.items() for k, name in enumerate(all_) if k and k not in seen]
+    if unseen:
+        logger.warning(f"no training label shows {', '.join(unseen)}: the network learns that there is no such structure")
 
 
 def _points(label: np.ndarray) -> dict[int, np.ndarray]:

@@ -42,6 +42,21 @@ def test_each_batch_has_the_same_number_of_every_domain(dataset):
         assert batch["domain"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
+def test_structures_that_no_label_shows_are_warned_of_once(dataset, caplog):
+    labels = {"ankle": {0: "b", 1: "bone"}, "knee": {0: "b", 1: "bone", 4: "ghost"}, "shoulder": {0: "b", 1: "bone", 2: "cuff", 3: "disc"}}
+    plan = DomainPlan(domains={name: SlicePlan(labels=values) for name, values in labels.items()}, patch_size=(32, 16))
+    sampler(dataset, domains=["ankle", "knee"])
+    BalancedSliceSampler(dataset, plan, rank=1, world_size=2)
+    assert not caplog.records
+    BalancedSliceSampler(dataset, plan)
+    (record,) = caplog.records
+    # the smaller slices of the shoulder show nothing at all
+    unseen = (
+        "'ghost' of the domain 'knee', 'bone' of the domain 'shoulder', 'cuff' of the domain 'shoulder', 'disc' of the domain 'shoulder'"
+    )
+    assert f"no training label shows {unseen}:" in record.message
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_domains_in_turn(dataset, count):
     made = sampler(dataset, domains_per_step=count)
