@@ -239,6 +239,8 @@ def test_number_of_domains():
         ({"encoder": "vgg"}, "encoder must be 'plain' or one of"),
         ({"weights": "some.pth"}, "weights are for a ResNet encoder"),
         ({"skips": "none"}, "skips must be 'plain' or 'attention'"),
+        ({"embedding": -3}, "embedding must be a whole number from 0 on, not -3"),
+        ({"embedding": "64d"}, "embedding must be a whole number"),
         ({"channels": (4,)}, "at least two levels"),
         ({"channels": 32}, "channels must be a list of positive whole numbers, one a level, not 32"),
         ({"channels": "32,64"}, "channels must be a list of positive whole numbers"),

@@ -78,8 +78,8 @@ class MultiDomainSegmentation(nn.Module):
         deep_supervision: whether the coarser levels have last layers too, which only training asks (Lee et al., AISTATS 2015).
 
     Raises:
-        DataError: a domain's name or number of classes is unfit, or so are the weights; the encoder or the kind of skips is unknown, or the
-            decoder's levels do not fit the encoder's.
+        DataError: a domain's name or number of classes is unfit, or so are the weights; the encoder or the kind of skips is unknown, the
+            decoder's levels do not fit the encoder's, or ``embedding`` is no size.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class MultiDomainSegmentation(nn.Module):
         super().__init__()
         if skips not in ("plain", "attention"):
             raise DataError(f"skips must be 'plain' or 'attention', not {skips!r}")
+        if not isinstance(embedding, int) or isinstance(embedding, bool) or embedding < 0:
+            raise DataError(f"embedding must be a whole number from 0 on, not {embedding!r}")
         self.selector = DomainSelector(list(domains))
         self.encoder = make_encoder(encoder, channels, weights)
         skip_channels = list(self.encoder.channels[-2::-1]) + [0] * (self.encoder.strides[0] > 1)
