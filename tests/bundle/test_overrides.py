@@ -19,6 +19,7 @@ CONFIG = {
     "dataset_dir": "data",
     "learning_rate": 1e-4,
     "fold": 0,
+    "cache_rate": 1.0,
     "network_def": {"_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2},
     "network": "@network_def",
     "free": {"_target_": "builtins.dict", "known_name": 1},
@@ -129,6 +130,21 @@ def test_a_file_without_the_one_that_it_refers_to(bundle):
 def test_run_finds_the_call(bundle, capsys):
     run("training", config_file=config(bundle), learning_rate=0.5)
     assert "trained with 0.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [40, -0.1, "all", True, float("nan")])
+def test_a_share_that_is_none(bundle, value, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(RuntimeError) as caught:
+        run("training", config_file=config(bundle), cache_rate=value)
+    assert str(cause(caught.value)) == f"--cache_rate must be a number from 0 to 1, not {value!r}"
+    assert "trained" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1])
+def test_a_share(bundle, value, capsys):
+    run("training", config_file=config(bundle), cache_rate=value)
+    assert "trained" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("by", ["keyword", "args file"])

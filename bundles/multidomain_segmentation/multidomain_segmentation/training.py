@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,8 @@ from tools.networks.domain_norm import DomainModules
 from tools.networks.mask_autoencoder import MaskAutoencoder
 
 __all__ = ["MultiDomainUpdate"]
+
+logger = logging.getLogger("training")
 
 
 class MultiDomainUpdate:
@@ -56,7 +59,8 @@ class MultiDomainUpdate:
         teacher: the average, an ``AveragedModel``; None where no stage learns from answers.
 
     Raises:
-        DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either; the first stage of a
+        DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either; it gives the
+            contrastive term one, and the network has no projection; the first stage of a
             network that does not come trained learns from answers; or ``teacher_decay`` is not in [0, 1), or
             ``background_weight`` not positive.
     """
@@ -83,6 +87,8 @@ class MultiDomainUpdate:
         check_background_weight(background_weight)
         if loss.prior_weight and not to_bool(finetune) and schedule.begin("prior") >= schedule.begin("network"):
             raise DataError("prior_weight needs a stage that trains the prior before the network; or give --prior_weight 0")
+        if loss.contrastive_weight and plain(network).projection is None:
+            raise DataError("contrastive_weight needs embeddings: give --embedding from 1 on, or --contrastive_weight 0")
         first = next((stage for stage in schedule.stages if stage.network == "network"), None)
         if first is not None and first.learn_from == "answers" and not to_bool(finetune):
             raise DataError(
@@ -98,6 +104,7 @@ class MultiDomainUpdate:
         # Averaged weights do not fit the norms' statistics of the latest ones: without these the answers are nonsense.
         self.teacher = running_average(plain(network), teacher_decay, buffers=True) if schedule.needs_unlabelled else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self._looked_at_pairs = not loss.contrastive_weight or self.rank != 0
         self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()}
         if self.new_domains:
             self._freeze()
@@ -112,6 +119,7 @@ class MultiDomainUpdate:
         images, labels, domains = self.prepare(batch, engine.state.device, number, images=name == "network")
         self.networks["prior"].train(name == "prior")
         if name == "network":
+            self._warn_without_pairs(batch["domain"])
             self._train_network()
         with autocast(self.dtype, images.device):
             if name == "network":
@@ -170,6 +178,12 @@ class MultiDomainUpdate:
         """The teacher's most probable classes (n, H, W) for slices (n, 1, H, W) of one domain."""
         with autocast(self.dtype, images.device):
             return most_probable(self.teacher.module.predict(images, domain), self.background_weight)
+
+    def _warn_without_pairs(self, domains: torch.Tensor) -> None:
+        # once: every step has as many slices of each domain as the first one
+        if not self._looked_at_pairs and len(domains) == len(set(torch.as_tensor(domains).tolist())):
+            logger.warning("no two slices of a step are of one domain, so that the contrastive term is 0: raise --slices_per_domain")
+        self._looked_at_pairs = True
 
     def _freeze(self) -> None:
         network = plain(self.networks["network"]).requires_grad_(False)

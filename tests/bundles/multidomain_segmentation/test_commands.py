@@ -75,6 +75,13 @@ def test_a_misspelled_override_names_the_nearest_key(train, tmp_path, key, neare
         ([], {"slice_plans": {2019: {"slice_axis": 0}}}, "unknown domain in slice_plans: '2019'"),
         ([], {"stages": "network"}, "stages must be a list of dictionaries, not 'network'"),
         ([], {"stages": [{"name": "n", "shares": 1}]}, "unknown key of the stage 'n': 'shares', the nearest is 'share'"),
+        ([], {"embedding": -3}, "embedding must be a whole number from 0 on, not -3"),
+        (
+            [],
+            {"embedding": 0, "prior_weight": 0},
+            "contrastive_weight needs embeddings: give --embedding from 1 on, or --contrastive_weight 0",
+        ),
+        ([], {"foreground_share": 70}, "--foreground_share must be a number from 0 to 1, not 70"),
         ([], {"channels": 32}, "channels must be a list of positive whole numbers"),
         ([], {"channels": [32]}, "channels need at least two levels"),
         (["experiments/transfer"], {"target": "disc", "domains": "disc"}, "needs other domains than 'disc'"),

@@ -83,6 +83,14 @@ def test_a_prior_that_nothing_trains():
     update(stages=STAGES[1:], finetune="true")
 
 
+@pytest.mark.parametrize(("domains", "warnings"), [([0, 1], 1), ([2], 1), ([0, 0, 1, 1], 0)])
+def test_steps_without_a_pair_of_one_domain_are_warned_of_once(domains, warnings, caplog):
+    made = update()
+    for number in (1, 6, 7):  # the prior's, and two of the network's
+        step(made, batch(domains), number)
+    assert sum("the contrastive term is 0: raise --slices_per_domain" in record.message for record in caplog.records) == warnings
+
+
 def test_augmentation_depends_on_seed_step_and_domain_alone():
     made, other = (update(augmentation=Augmentation(), seed=seed) for seed in (4, 5))
     together, alone = batch([0, 0, 2, 2]), {key: value[2:] for key, value in batch([0, 0, 2, 2]).items()}
