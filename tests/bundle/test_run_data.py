@@ -122,6 +122,8 @@ def test_a_trained_model_in_the_output_folder(tiny_dataset, tmp_path):
     (tmp_path / "out" / "registration.pt").touch()
     with pytest.raises(DataError, match=r"registration\.pt: a trained model lies here already"):
         make(tiny_dataset, tmp_path / "out").check()
+    # killed between the first weights and the first checkpoint
+    make(tiny_dataset, tmp_path / "out", resume="true").check()
 
 
 def test_resume(tiny_dataset, tmp_path):

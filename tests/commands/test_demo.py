@@ -143,7 +143,9 @@ def test_demo_makes_phantoms_without_data(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert runs.commands[0][1:5] == ["-m", "tools", "data", "phantoms"]
 
 
-def test_demo_continues_its_own_training_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", ["checkpoints/last.pt", "model.pt"])
+def test_demo_continues_its_own_training_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    """Wherever it was killed: the weights of its first epoch are written before the checkpoint."""
     out = tmp_path / "out"
     for expected in ("false", "true"):
         runs = FakeRuns(fail="register.json")
@@ -151,7 +153,7 @@ def test_demo_continues_its_own_training_only(data: Path, tmp_path: Path, monkey
         with pytest.raises(SystemExit):
             demo(data=str(data), out=str(out))
         assert runs.commands[0][-2:] == ["--resume", expected]
-        write_json(out / "model" / "checkpoints" / "some.pt", {})
+        write_json(out / "model" / written, {})
     write_json(out / "data" / "dataset.json", {})
     with pytest.raises(SystemExit, match="holds a demo of other data"):
         demo(out=str(out))

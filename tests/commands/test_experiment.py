@@ -184,6 +184,24 @@ def test_a_failed_run_is_named_and_resumed(make: Callable[..., Experiment]) -> N
     assert len(work.record("one_b")["sessions"]) == 2
 
 
+def test_a_run_killed_before_its_first_checkpoint_is_resumed(make: Callable[..., Experiment]) -> None:
+    """The weights of its first epoch lie there already, which a run that is not resumed would refuse to replace."""
+    process = FakeProcess()
+
+    def kill(what: str) -> int:
+        shutil.rmtree(work.run_dir("one_a") / "checkpoints")
+        (work.run_dir("one_a") / "model.pt").touch()
+        return -9
+
+    process.problem, work = kill, make(process)
+    with pytest.raises(RunFailed):
+        everything(work)
+    process = FakeProcess()
+    everything(make(process))
+    assert option(process.commands[0], "output_dir") == str(work.run_dir("one_a"))
+    assert option(process.commands[0], "resume") == "True"
+
+
 def test_an_interruption_ends_with_one_line(make: Callable[..., Experiment]) -> None:
     process = FakeProcess()
 

@@ -187,8 +187,7 @@ def _remember(data_dir: Path, out_dir: Path, model_dir: Path) -> str:
         DataError: the folder holds the demo of other data, or a user's own images.
     """
     note = out_dir / "demo.json"
-    checkpoints = model_dir / "checkpoints"
-    begun = checkpoints.is_dir() and any(checkpoints.iterdir())
+    begun = any(model_dir.rglob("*.pt"))  # the first weights come before the first checkpoint
     earlier = json.loads(note.read_text(encoding="utf-8"))["data"] if note.is_file() else None
     if begun and earlier != str(data_dir):
         raise DataError(f"{out_dir}: holds a demo of other data ({earlier}); choose another folder (OUT=dir) or remove it")

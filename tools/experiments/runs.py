@@ -225,7 +225,7 @@ class Experiment:
             RunFailed: it ended with an error.
         """
         folder = self.run_dir(name)
-        resume = (folder / "checkpoints" / "last.pt").is_file()
+        resume = self.record(name) is not None  # not by its checkpoint: the first weights are written before the first of these
         options = {**self.overrides(name), "dataset_dir": self.dataset_dir, "output_dir": folder, "resume": resume, "progress_bar": False}
         command = self._command("training", ["train.json", *self._overlays(name)], options)
         return self._carry_out(name, None, command, {"steps": self.steps(name)})
