@@ -79,6 +79,16 @@ def test_evaluations_of_some_repetitions(read):
     assert runs["joint_seed0_fold0"].evaluations == ("network", "maps")
 
 
+@pytest.mark.parametrize("of", ["one_{domain}_*/network", "one_*{domain}_*/network"])
+def test_a_domain_whose_name_is_part_of_anothers(read, of):
+    run = {"repeat": {"domains": ["knee", "knee_left", "left_knee"], "seed": [0, 1]}, "evaluations": ["network"]}
+    rows = {"r": {"of": [of], "domains": ["knee", "knee_left"]}}
+    found = read(runs={**CONTENT["runs"], "one": run}, rows={**CONTENT["rows"], **rows}).rows
+    for domain in ("knee", "knee_left"):
+        assert found[f"r, {domain}"].of == tuple((f"one_{domain}_seed{seed}", "network") for seed in (0, 1))
+    assert len(found["r"].of) == 6
+
+
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [

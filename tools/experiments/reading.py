@@ -113,6 +113,12 @@ def read_definition(path: str | os.PathLike) -> Definition:
     )
 
 
+def _may_be_of(domain: str, name: str, run: Run) -> bool:
+    """Whether a run whose name matches is not one of another domain, in whose name this one's is a part: ``knee`` in ``knee_left``."""
+    named = [value for value in run.overrides.values() if isinstance(value, str) and value in name]
+    return domain in named or not any(domain in value for value in named)
+
+
 _NEEDED = ("runs", "evaluations", "metrics", "rows")
 _MAPPINGS = ("overrides", "quick", "comparisons", "confusions", "projections", "requirements")
 
@@ -226,6 +232,8 @@ class _Reader:
         for text in texts:
             pattern, _, evaluation = str(text).replace("{domain}", domain or "*").partition("/")
             found = fnmatch.filter(runs, pattern) if "*" in pattern else [self.known(where, "run", pattern, runs)]
+            if domain and "{domain}" in str(text):
+                found = [run for run in found if _may_be_of(domain, run, runs[run])]
             if not found:
                 raise DataError(f"{self.path}: {where} has {text!r}, which names no run; known: {', '.join(runs)}")
             result += [(run, self.known(f"{where}, run {run!r}", "evaluation", evaluation, runs[run].evaluations)) for run in found]
