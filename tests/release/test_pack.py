@@ -12,8 +12,9 @@ import pytest
 
 from tools.data.checks import DataError
 from tools.release.bundle import Bundle
+from tools.release.check_files import check_pages
 from tools.release.hashes import sha256_of
-from tools.release.pack import PACKED_PATH, SOURCE_PATH, pack
+from tools.release.pack import PACKED_PATH, SOURCE_PATH, pack, packed_files
 from tools.release.usage import commands_page
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -103,6 +104,18 @@ def test_pages_speak_of_the_archive(unpacked):
     assert commands.count("python -m monai.bundle run") == 4
     assert "begin with `python -m tools`, here and in `README.md`, need a clone of the repository" in commands
     assert "particles" not in commands
+
+
+def test_commands_say_what_the_data_folder_is():
+    page = commands_page(Bundle.read(REPOSITORY / "bundles" / "multidomain_segmentation"))
+    assert "`DIR` is a folder of data sets, each a domain and itself a folder as in the Medical Segmentation Decathlon" in page
+    assert "`DIR` is a folder as in the Medical" in commands_page(Bundle.read(REPOSITORY / "bundles" / "deepatlas"))
+
+
+@pytest.mark.parametrize("name", ["deepatlas", "multidomain_segmentation", "progressive_deepssm"])
+def test_pages_of_the_collection_name_no_folder_of_the_repository(name):
+    files = packed_files(Bundle.read(REPOSITORY / "bundles" / name), REPOSITORY / "tools")
+    assert list(check_pages(name, {path: content for path, content in files.items() if path.endswith(".md")})) == []
 
 
 def test_commands_name_the_particles_of_a_shape_model():

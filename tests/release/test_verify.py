@@ -131,6 +131,11 @@ FAULTS = {
     "weights in a folder": (further_weights, "metrics", "more/registration.pt was not evaluated"),
     "a stray file": (lambda root: (root / "notes.txt").write_text("x"), "packing", "notes.txt: no part of a bundle"),
     "a path out of it": (text(INFERENCE, "'/output'", "'/../output'"), "packing", "leads out of the bundle"),
+    "a page": (
+        text("docs/README.md", "## Run it", "## Run it\n\nIn `cd bundles/deepatlas`."),
+        "page",
+        "README.md:17: names bundles/deepatlas in an archive",
+    ),
     "no inferer": (text(INFERENCE, '"inferer": {"_target_"', '"inferrer": {"_target_"'), "property", "no inferer, which MONAI takes as"),
     "no trainer": (
         text("configs/train.json", '"trainer": {', '"coach": {'),

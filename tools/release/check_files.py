@@ -24,7 +24,7 @@ from tools.release.faults import Fault
 from tools.release.pack import packed_files
 from tools.release.versions import Version
 
-__all__ = ["LARGEST_FILE", "check_files", "check_metadata", "check_metrics", "check_packing", "schema_errors"]
+__all__ = ["LARGEST_FILE", "check_files", "check_metadata", "check_metrics", "check_packing", "check_pages", "schema_errors"]
 
 LARGEST_FILE = 25 * 2**20  # bytes; the Model Zoo takes no larger file into its repository
 FILES = (
@@ -110,13 +110,25 @@ def check_metrics(bundle: Bundle) -> Iterator[Fault]:
 
 
 def check_packing(bundle: Bundle) -> Iterator[Fault]:
-    """Whether ``pack`` can make an archive of a bundle of the repository."""
+    """Whether ``pack`` can make an archive of a bundle of the repository, and its pages are of use there (:func:`check_pages`)."""
     if bundle.is_packed:
+        yield from check_pages(bundle.name, {path.name: path.read_bytes() for path in sorted((bundle.root / "docs").glob("*.md"))})
         return
     try:
-        packed_files(bundle, Path(tools.__file__).parent)
+        files = packed_files(bundle, Path(tools.__file__).parent)
+        yield from check_pages(bundle.name, {Path(name).name: content for name, content in files.items() if name.endswith(".md")})
     except (DataError, KeyError, TypeError) as error:
         yield Fault("packing", bundle.name, str(error) if isinstance(error, DataError) else f"the metadata lack {error}")
+
+
+def check_pages(name: str, pages: Mapping[str, bytes]) -> Iterator[Fault]:
+    """Lines of an archive's pages (file name to content) that name the bundle's folder in the repository, but for ``python -m tools``."""
+    for page, content in pages.items():
+        for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
+            if f"bundles/{name}" in line and "python -m tools" not in line:
+                yield Fault(
+                    "page", f"docs/{page}:{number}", f"names bundles/{name} in an archive; commands of more than a line belong in a fence"
+                )
 
 
 def _check_logging(path: Path) -> Iterator[Fault]:

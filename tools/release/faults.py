@@ -19,6 +19,7 @@ CODES = {
     "logging": "the logging config asks for more than Python's own handlers",
     "packing": "the bundle cannot be packed",
     "property": "a config lacks what MONAI requires of a workflow",
+    "page": "a page of an archive names the bundle's folder in the repository",
     "expression": "an expression in a config is no Python",
     "target": "a _target_ leads to nothing that can be called",
     "requirement": "a package is used and not required by the metadata",

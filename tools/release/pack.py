@@ -142,8 +142,9 @@ def _packed_content(path: Path, bundle: Bundle, renaming: Renaming) -> bytes:
         if path.suffix == ".json":
             return _packed_config(path, renaming).encode()
     if path.suffix == ".md":
-        root = "--bundle_root "
-        paths = {f"bundles/{bundle.name}/": f"{bundle.name}/", f"{root}bundles/{bundle.name}": f"{root}{bundle.name}"}
+        # A path to a file, the folder as an option, and the folder by itself; what `python -m tools` gets is one of the repository.
+        forms = ("{}/", "--bundle_root {}", "`{}`")
+        paths = {form.format(f"bundles/{bundle.name}"): form.format(bundle.name) for form in forms}
         return renaming.markdown(_read(path), paths, {_README: COMMANDS_PAGE}).encode()
     return path.read_bytes()
 

@@ -49,8 +49,9 @@ def commands_page(bundle: Bundle) -> str:
     for title, command in run_commands(bundle, bundle.name):
         lines += [f"{title}:", "", "```", command, "```", ""]
     lines += [
-        "`DIR` is a folder as in the Medical Segmentation Decathlon (`dataset.json`, `imagesTr/`, `labelsTr/`); to predict, any folder of",
-        "`*.nii.gz` will do. `--model_dir MODEL` takes a model that was trained here in the place of the shipped weights.",
+        f"`DIR` is {bundle.metadata.get('dataset_folder', 'a folder')} as in the Medical Segmentation Decathlon",
+        "(`dataset.json`, `imagesTr/`, `labelsTr/`); to predict, any folder of `*.nii.gz` will do. `--model_dir MODEL` takes a model",
+        "that was trained here in the place of the shipped weights.",
         *([f"To train, `DIR` also holds {further}."] if (further := bundle.metadata.get("further_training_data")) else []),
         "",
         "Commands that begin with `python -m tools`, here and in `README.md`, need a clone of the repository.",
