@@ -6,6 +6,7 @@ import pytest
 
 from tools.data.checks import DataError
 from tools.data.decathlon import case_name, read_dataset, read_images
+from tools.data.domains import read_domains
 
 
 @pytest.fixture
@@ -129,6 +130,15 @@ def test_images_to_predict_on_need_no_labels(edit):
 def test_images_of_a_folder_and_of_a_file(tiny_dataset):
     assert len(read_images(tiny_dataset / "imagesTr")) == 6
     assert [case.name for case in read_images(tiny_dataset / "imagesTr" / "case_01.nii.gz")] == ["case_01"]
+
+
+@pytest.mark.parametrize("read", [read_dataset, read_images, read_domains])
+def test_no_folder_is_named(tiny_dataset, monkeypatch, read):
+    """An empty path is the current folder to Python."""
+    monkeypatch.chdir(tiny_dataset)
+    assert read(".")
+    with pytest.raises(DataError, match="^no data set: give --dataset_dir, a folder"):
+        read("")
 
 
 def test_no_images(tmp_path):

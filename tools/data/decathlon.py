@@ -15,7 +15,7 @@ from typing import Any
 
 from tools.data.checks import DataError
 
-__all__ = ["Case", "Dataset", "case_name", "parse_dataset", "read_dataset", "read_description", "read_images"]
+__all__ = ["Case", "Dataset", "case_name", "named_folder", "parse_dataset", "read_dataset", "read_description", "read_images"]
 
 SUMMARIES = ("mean", "union")  # in the columns of metrics.csv
 _SUFFIXES = (".nii.gz", ".nii")
@@ -75,6 +75,17 @@ def case_name(path: str | os.PathLike) -> str:
     return name
 
 
+def named_folder(directory: str | os.PathLike, wanted: str) -> Path:
+    """The path of a data set that was named: an empty text is none, where ``Path`` would take the current folder.
+
+    Raises:
+        DataError: none was; the message says what is ``wanted``.
+    """
+    if not os.fspath(directory):
+        raise DataError(f"no data set: give --dataset_dir, {wanted}")
+    return Path(directory)
+
+
 def read_dataset(directory: str | os.PathLike) -> Dataset:
     """Read a Decathlon-style folder.
 
@@ -99,7 +110,7 @@ def read_description(directory: str | os.PathLike) -> dict[str, Any]:
     Raises:
         DataError: the folder or ``dataset.json`` is missing, no JSON object, or holds one key twice, or its ``"domain"`` is no string.
     """
-    root = Path(directory)
+    root = named_folder(directory, "a folder with dataset.json, imagesTr/ and labelsTr/")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     path = root / "dataset.json"
@@ -152,7 +163,7 @@ def read_images(directory: str | os.PathLike) -> list[Case]:
     Raises:
         DataError: there is no such folder, or no image in it.
     """
-    root = Path(directory)
+    root = named_folder(directory, "a folder of *.nii.gz, or one with dataset.json")
     if root.is_file() and root.name.endswith(_SUFFIXES):
         return [Case(case_name(root), root)]
     if (root / "dataset.json").is_file():

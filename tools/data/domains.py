@@ -16,7 +16,7 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from tools.data.checks import DataError, check_dataset
-from tools.data.decathlon import Case, Dataset, parse_dataset, read_description
+from tools.data.decathlon import Case, Dataset, named_folder, parse_dataset, read_description
 from tools.data.plan import nearest_or_raise
 
 __all__ = ["AUTO", "Domains", "check_domains", "chosen_names", "dataset_folders", "domain_name", "read_domains"]
@@ -61,7 +61,7 @@ def read_domains(dataset_dir: str | os.PathLike) -> Domains:
         DataError: there is no data set, a description is malformed, a domain has no training case, a case has no domain or an
             unknown one, two domains have one name, or a name cannot serve as one.
     """
-    root = Path(dataset_dir)
+    root = named_folder(dataset_dir, "a folder of data sets, each with dataset.json, imagesTr/ and labelsTr/")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     folders = [root] if (root / "dataset.json").is_file() else dataset_folders(root)

@@ -18,7 +18,7 @@ from multidomain_segmentation.prototypes import DomainFinder
 from multidomain_segmentation.union import union_channels, union_names
 from tools.bundle.transforms import storable
 from tools.data.checks import DataError, check_images
-from tools.data.decathlon import Case, read_description, read_images
+from tools.data.decathlon import Case, named_folder, read_description, read_images
 from tools.data.domain_plan import DomainPlan
 from tools.data.domains import AUTO, dataset_folders, domain_name
 from tools.data.files import AtomicNibabelWriter, write_csv
@@ -41,7 +41,7 @@ def images_of(dataset_dir: str | os.PathLike) -> dict[str, list[Case]]:
     Raises:
         DataError: there is no image.
     """
-    root = Path(dataset_dir)
+    root = named_folder(dataset_dir, "a data set, a folder of data sets, or a folder of *.nii.gz")
     folders = dataset_folders(root) if root.is_dir() and not (root / "dataset.json").is_file() else []
     result = {}
     for folder in folders or [root]:

@@ -126,6 +126,7 @@ def test_images_of_no_domain_are_refused(bundle_call, model, domains, third, tin
         ("domains", "disk", "unknown domain"),
         ("target", 2019, "unknown domain"),
         ("dataset_dir", "third", "'bars'"),
+        ("dataset_dir", "", "no data set: give --dataset_dir, a folder of data sets"),
         ("embeddings", "maybe", "expected true or false"),
         ("foreign_dir", "nowhere", "nowhere: no such folder"),
         ("worst_pictures", "three", "worst_pictures must be a whole number"),

@@ -190,6 +190,11 @@ def test_an_unknown_domain(bundle_call, model, third, tmp_path, domain, message)
     assert message in refusal(bundle_call, model, third, tmp_path / "out", domain=domain)
 
 
+def test_no_data_set_is_named(bundle_call, model, domains, tmp_path, monkeypatch):
+    monkeypatch.chdir(domains)
+    assert "no data set: give --dataset_dir, a data set, a folder of data sets" in refusal(bundle_call, model, "", tmp_path / "out")
+
+
 def test_no_image(bundle_call, model, tmp_path):
     (tmp_path / "in").mkdir()
     assert "no image found" in refusal(bundle_call, model, tmp_path / "in", tmp_path / "out", domain="disc")
