@@ -217,8 +217,8 @@ def test_too_few_labelled_cases(folder):
 def test_plan(folder):
     plan = make_domain_plan(read_domains(folder), extra={"channels": [8, 16]})
     assert plan.domains == {
-        "foot": SlicePlan(labels={0: "background", 4: "talus"}, slice_axis=0, spacing=(1, 1), size=(16, 16)),
-        "knee": SlicePlan(labels={0: "background", 1: "femur", 2: "tibia"}, slice_axis=2, spacing=(1, 1), size=(16, 16)),
+        "foot": SlicePlan(labels={0: "background", 4: "talus"}, slice_axis=0, spacing=(1, 1)),
+        "knee": SlicePlan(labels={0: "background", 1: "femur", 2: "tibia"}, slice_axis=2, spacing=(1, 1)),
     }
     assert plan.names == ("foot", "knee")
     assert plan.num_classes == {"foot": 2, "knee": 3}
@@ -267,8 +267,7 @@ def test_spacing_is_the_median_in_the_plane(tmp_path):
         path = root / "imagesTr" / f"{k:02d}.nii.gz"
         write_nifti(path, nib.load(path).get_fdata(), np.diag([spacing, 0.5, 1, 1]))
     plan = make_domain_plan(read_domains(tmp_path)).domains["knee"]
-    # rows: 10 pixels of 4 are 20 of 2
-    assert (plan.spacing, plan.size) == ((2.0, 0.5), (32, 16))
+    assert plan.spacing == (2.0, 0.5)
 
 
 def test_plan_overrides(folder):
@@ -276,11 +275,11 @@ def test_plan_overrides(folder):
         read_domains(folder),
         patch_size=64,
         intensity={"lower_percentile": 1},
-        overrides={"knee": {"spacing": 0.5, "slice_axis": 1, "size": None}},
+        overrides={"knee": {"spacing": 0.5, "slice_axis": 1, "orientation": None}},
     )
     assert plan.patch_size == (64, 64)
     assert {value.intensity["lower_percentile"] for value in plan.domains.values()} == {1.0}
-    assert (plan.domains["knee"].spacing, plan.domains["knee"].slice_axis, plan.domains["knee"].size) == ((0.5, 0.5), 1, (32, 16))
+    assert (plan.domains["knee"].spacing, plan.domains["knee"].slice_axis) == ((0.5, 0.5), 1)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +292,7 @@ def test_plan_overrides(folder):
         ({"overrides": "knee=2"}, "slice_plans must map names of domains to fields of their plans, .* not 'knee=2'"),
         ({"overrides": {"knee": 2}}, "slice_plans must map names of domains to fields of their plans, .* not {'knee': 2}"),
         ({"overrides": {"knee": {"spacin": 1}}}, "'knee': 'spacin', the nearest is 'spacing'"),
+        ({"overrides": {"knee": {"size": 16}}}, "override of the domain 'knee': 'size'"),
         ({"overrides": {"knee": {"slice_axis": 3}}}, "domain 'knee': slice_axis must be 0, 1 or 2"),
         ({"overrides": {"knee": {"orientation": "RAS"}}}, "an orientation needs a slice_axis"),
         ({"overrides": {"knee": {"orientation": "RAR", "slice_axis": 0}}}, "orientation must name each axis once"),
@@ -353,6 +353,16 @@ def test_plan_round_trip(folder, tmp_path):
     assert again == plan
     assert again.names == plan.names
     assert again.domains["foot"].label_values == (0, 4)
+
+
+def test_plan_of_before_with_sizes(folder, tmp_path):
+    plan = make_domain_plan(read_domains(folder))
+    plan.save(tmp_path / "plan.json")
+    content = json.loads((tmp_path / "plan.json").read_text())
+    for domain in content["domains"].values():
+        domain["size"] = [16, 32]
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    assert DomainPlan.load(tmp_path / "plan.json") == plan
 
 
 def test_new_domain_is_numbered_last(folder):

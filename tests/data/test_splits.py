@@ -21,7 +21,6 @@ from tools.data.splits import (
     report_split,
     select,
     select_domains,
-    write_domain_splits,
     write_split,
 )
 
@@ -439,15 +438,20 @@ def test_invalid_domain_options(domains, options, message):
         select_domains(domains, folds=5, **options)
 
 
+def written(path, splits):
+    """``splits.json`` of several domains, as a run over them writes it."""
+    path.write_text(json.dumps({"domains": {name: split.record for name, split in splits.items()}}))
+
+
 def test_written_domain_splits_are_read_back(domains, tmp_path):
     splits = select_domains(domains, folds=5, fold=2, label_limit=4)
-    write_domain_splits(tmp_path / "splits.json", splits)
+    written(tmp_path / "splits.json", splits)
     assert select_domains(domains, splits_file=tmp_path / "splits.json") == splits
     assert read_domain_splits(tmp_path / "splits.json") == {name: split.record for name, split in splits.items()}
 
 
 def test_written_domain_splits_without_the_domain(domains, tmp_path):
-    write_domain_splits(tmp_path / "splits.json", select_domains(domains))
+    written(tmp_path / "splits.json", select_domains(domains))
     with pytest.raises(DataError, match="no split for the domain 'foot', there are"):
         select_domains({"foot": domains["few"]}, splits_file=tmp_path / "splits.json")
 

@@ -53,7 +53,6 @@ class SlicePlan(LabelValues):
         slice_axis: axis across the slices, 0, 1 or 2, of a volume brought to ``orientation``.
         orientation: axis codes, such as "RAS", or None: the axes as stored, where files differ in how slices lie in the world.
         spacing: of the pixels along the two axes in the plane, in the order of the volume's axes; the unit is that of the headers.
-        size: multiples of 16 that hold every slice of the training images at that spacing.
         intensity: percentiles of a volume that become 0 and 1 (values beyond are clipped).
 
     Raises:
@@ -64,7 +63,6 @@ class SlicePlan(LabelValues):
     slice_axis: int = 2
     orientation: str | None = "RAS"
     spacing: tuple[float, float] = (1.0, 1.0)
-    size: tuple[int, int] = (128, 128)
     intensity: dict[str, float] = field(default_factory=lambda: dict(INTENSITY))
 
     def __post_init__(self) -> None:
@@ -269,15 +267,10 @@ def _planned(name: str, dataset: Dataset, given: dict[str, Any]) -> SlicePlan:
     elif "slice_axis" not in given:
         raise ValueError(f"domain {name!r}: an orientation needs a slice_axis, which counts the axes in it")
     plan = _slice_plan(name, given)
-    # The first axis is the one across the slices.
-    grids = [grid_along(shape, affine, plan.axcodes(affine)) for shape, affine in headers]
-    shapes, spacings = (np.array(part)[:, 1:] for part in zip(*grids, strict=True))
     if "spacing" not in given:
+        # The first axis is the one across the slices.
+        spacings = np.array([grid_along(shape, affine, plan.axcodes(affine))[1][1:] for shape, affine in headers])
         plan = replace(plan, spacing=tuple(rounded_up(value) for value in np.median(spacings, axis=0)))
-    if "size" not in given:
-        # A fortieth of a pixel: what the rounding of spacings may cost is no reason for another 16.
-        pixels = np.round(shapes * spacings / np.array(plan.spacing)).max(axis=0) - 0.025
-        plan = replace(plan, size=tuple(int(n) for n in np.maximum(np.ceil(pixels / MULTIPLE), 1) * MULTIPLE))
     return plan
 
 
@@ -295,6 +288,7 @@ def _slice_plan(name: str, value: Any) -> SlicePlan:
     if isinstance(value, SlicePlan):
         return value
     try:
+        value = {key: entry for key, entry in value.items() if key != "size"}  # earlier plans had one, which nothing followed
         nearest_or_raise("key", value, [f.name for f in fields(SlicePlan)])
         return SlicePlan(**value)
     except (TypeError, ValueError, AttributeError) as error:

@@ -92,9 +92,12 @@ class Plan(LabelValues):
 
     def __post_init__(self) -> None:
         settle_fields(self, axes=3)
+        object.__setattr__(self, "size", positive_numbers("size", self.size, 3, int))
         object.__setattr__(self, "extra", as_read(self.extra))
         if self.version != VERSION:
             raise ValueError(f"plan version {self.version} is not supported (this is version {VERSION})")
+        if any(n % MULTIPLE for n in self.size):
+            raise ValueError(f"size must hold multiples of {MULTIPLE}, not {self.size}")
         if not self.orientation:
             raise ValueError("orientation must name the axes, such as RAS or LPS")
 
@@ -203,7 +206,7 @@ def settle_fields(plan: Any, axes: int) -> None:
     """Bring the fields that plans of volumes and of slices share into their types, in place, and check them.
 
     Args:
-        plan: frozen dataclass with ``labels``, ``orientation`` (or None), ``spacing``, ``size`` and ``intensity``.
+        plan: frozen dataclass with ``labels``, ``orientation`` (or None), ``spacing`` and ``intensity``.
         axes: of its grid, 3 or 2.
 
     Raises:
@@ -213,15 +216,12 @@ def settle_fields(plan: Any, axes: int) -> None:
     set_field(plan, "labels", {int(value): str(name) for value, name in sorted(plan.labels.items(), key=lambda item: int(item[0]))})
     set_field(plan, "orientation", None if plan.orientation is None else str(plan.orientation).upper())
     set_field(plan, "spacing", positive_numbers("spacing", plan.spacing, axes, float))
-    set_field(plan, "size", positive_numbers("size", plan.size, axes, int))
     nearest_or_raise("intensity key", plan.intensity, INTENSITY)
     set_field(plan, "intensity", {**INTENSITY, **{key: float(value) for key, value in plan.intensity.items()}})
     if 0 not in plan.labels or len(plan.labels) < 2:
         raise ValueError("labels must hold the background 0 and at least one more value")
     if plan.orientation and sorted("LPI".find(c) if c in "LPI" else "RAS".find(c) for c in plan.orientation) != [0, 1, 2]:
         raise ValueError(f"orientation must name each axis once, such as RAS or LPS, not {plan.orientation!r}")
-    if any(n % MULTIPLE for n in plan.size):
-        raise ValueError(f"size must hold multiples of {MULTIPLE}, not {plan.size}")
     if not 0 <= plan.intensity["lower_percentile"] < plan.intensity["upper_percentile"] <= 100:
         raise ValueError(f"intensity percentiles must satisfy 0 <= lower < upper <= 100, not {plan.intensity}")
 

@@ -46,6 +46,7 @@ __all__ = [
     "keep_away",
     "load_prototypes",
     "make_prototypes",
+    "own_reach",
 ]
 
 VERSION = 2
@@ -135,17 +136,11 @@ class Found(NamedTuple):
 
 
 @torch.no_grad()
-def describe(network: MultiDomainSegmentation, image: str | os.PathLike, plan: DomainPlan, domain: str) -> torch.Tensor:
-    """Description (F,) float64 of an image file under the norms of a domain; the network must be in evaluation mode.
+def describe(network: MultiDomainSegmentation, volume: np.ndarray, affine: np.ndarray, plan: DomainPlan, domain: str) -> torch.Tensor:
+    """Description (F,) float64 of a volume (X, Y, Z), of this affine (4, 4), under the norms of a domain.
 
-    Raises:
-        DataError: the file is unfit, or the domain unknown.
+    The network must be in evaluation mode.
     """
-    plan.index(domain)
-    return _describe(network, *load_volume(image), plan, domain)
-
-
-def _describe(network: MultiDomainSegmentation, volume: np.ndarray, affine: np.ndarray, plan: DomainPlan, domain: str) -> torch.Tensor:
     device = next(network.parameters()).device
     slices, _ = to_slices(volume, affine, plan.domains[domain], multiple=network.encoder.strides[-1])
     chosen = np.unique(np.linspace(0, len(slices) - 1, SLICES).round().astype(int))
@@ -156,23 +151,20 @@ def _describe(network: MultiDomainSegmentation, volume: np.ndarray, affine: np.n
 
 
 def fit_prototype(
-    own: torch.Tensor, others: torch.Tensor | None = None, stray: float = 0.0, patients: Sequence[str] | None = None
+    own: torch.Tensor, reach: float | None, others: torch.Tensor | None = None, stray: float = 0.0, patients: int | None = None
 ) -> Prototype:
     """Prototype of a domain.
 
     Args:
         own: descriptions (n, F) of its training volumes.
+        reach: :func:`own_reach` of these.
         others: descriptions (m, F) of other domains' volumes under this domain's norms.
         stray: how far volumes of other domains lie from the prototypes of theirs: a few volumes of this one cannot tell alone.
-        patients: whose volume each of ``own`` is; by default all are of different ones.
+        patients: number of patients whose volumes these are; by default each is of another.
     """
-    return _prototype(own, _reach(own, patients), others, stray, len(set(patients or range(len(own)))))
-
-
-def _prototype(own: torch.Tensor, reach: float | None, others: torch.Tensor | None, stray: float, patients: int) -> Prototype:
     shape = _fit(own)
     near = min((shape.distance(other) for other in others), default=None) if others is not None else None
-    threshold = (1 + max(MARGIN, FEW / patients**0.5)) * max(reach or 0.0, stray) or None
+    threshold = (1 + max(MARGIN, FEW / (patients or len(own)) ** 0.5)) * max(reach or 0.0, stray) or None
     if near is not None:
         threshold = _capped(threshold, reach, near)
     mean, spread, axes, variances = (part.tolist() for part in shape[:4])
@@ -186,8 +178,15 @@ def _capped(threshold: float | None, reach: float | None, near: float) -> float:
     return limit if threshold is None else min(threshold, limit)
 
 
-def _reach(own: torch.Tensor, patients: Sequence[str] | None = None) -> float | None:
-    """Greatest distance of a volume from the prototype of other patients'; from one that it is part of, a volume of few is always near."""
+def own_reach(own: torch.Tensor, patients: Sequence[str] | None = None) -> float | None:
+    """Greatest distance of a domain's volume from the prototype of its other patients', None where there is one patient only.
+
+    From a prototype that it is part of, a volume of few is always near.
+
+    Args:
+        own: descriptions (n, F).
+        patients: whose volume each is; by default all are of different ones.
+    """
     patients = list(patients or range(len(own)))
     numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
     if len(numbers) < 2:
@@ -242,15 +241,15 @@ def make_prototypes(
         volume = load_volume(case["image"])
         for name in names:
             if name == domain:
-                own[name].append(_describe(network, *volume, plan, name))
+                own[name].append(describe(network, *volume, plan, name))
                 patients[name].append(case.get("patient") or str(case["image"]))
             elif seen[domain] <= OTHERS:
-                others[name].append(_describe(network, *volume, plan, name))
+                others[name].append(describe(network, *volume, plan, name))
     described = {name: torch.stack(own[name]) for name in names}
-    reaches = {name: _reach(described[name], patients[name]) for name in names}
+    reaches = {name: own_reach(described[name], patients[name]) for name in names}
     stray = max([stray, *(reach or 0.0 for reach in reaches.values())])
     foreign = {name: torch.stack(others[name]) if others[name] else None for name in names}
-    return {name: _prototype(described[name], reaches[name], foreign[name], stray, len(set(patients[name]))) for name in names}
+    return {name: fit_prototype(described[name], reaches[name], foreign[name], stray, len(set(patients[name]))) for name in names}
 
 
 @torch.no_grad()
@@ -274,7 +273,7 @@ def keep_away(
         if seen[case["domain"]] <= OTHERS:
             volume = load_volume(case["image"])
             for name, prototype in known.items():
-                near[name].append(prototype.distance(_describe(network, *volume, plan, name)))
+                near[name].append(prototype.distance(describe(network, *volume, plan, name)))
     nearest = {name: min(distances) for name, distances in near.items()}
     return {
         name: replace(prototype, others=nearest[name], threshold=_capped(prototype.threshold, prototype.own, nearest[name]))
@@ -408,4 +407,4 @@ class DomainFinder:
         if not known:
             raise DataError(f"{self.model_dir / 'domains.json'}: knows none of {sorted(among)}, one of which {image} must be of")
         volume = load_volume(image)
-        return {name: prototype.distance(_describe(self._network, *volume, self.plan, name)) for name, prototype in known.items()}
+        return {name: prototype.distance(describe(self._network, *volume, self.plan, name)) for name, prototype in known.items()}

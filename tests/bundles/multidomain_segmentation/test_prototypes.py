@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from multidomain_segmentation.prototypes import DomainFinder, Prototype, fit_prototype, load_prototypes
+from multidomain_segmentation.prototypes import DomainFinder, Prototype, fit_prototype, load_prototypes, own_reach
 from tools.bundle.errors import cause
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
@@ -14,6 +14,11 @@ from tools.data.domain_plan import DomainPlan
 
 def cloud(centre: float, count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 20, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + centre
+
+
+def fitted(own: torch.Tensor, others: torch.Tensor | None = None, stray: float = 0.0, patients: list[str] | None = None) -> Prototype:
+    """Of one domain, as :func:`multidomain_segmentation.prototypes.make_prototypes` fits those of all."""
+    return fit_prototype(own, own_reach(own, patients), others, stray, None if patients is None else len(set(patients)))
 
 
 def test_distance_is_that_of_mahalanobis():
@@ -25,7 +30,7 @@ def test_distance_is_that_of_mahalanobis():
 def test_covariance_is_shrunk_towards_the_spread():
     own = cloud(5, 60)
     own[:, :3] += torch.linspace(-9, 9, 60, dtype=torch.float64)[:, None]
-    prototype, mean = fit_prototype(own), own.mean(0)
+    prototype, mean = fitted(own), own.mean(0)
     spread = torch.tensor(prototype.spread, dtype=torch.float64)
     share = prototype.rest
     assert share == pytest.approx(max(ledoit_wolf_shrinkage(((own - mean) / spread).numpy()), 4 / 64))
@@ -40,33 +45,33 @@ def test_covariance_is_shrunk_towards_the_spread():
 def test_a_direction_in_which_no_volume_varies_counts_most():
     own = cloud(5, 12)
     own[:, 1] = own[:, 0]
-    prototype, mean = fit_prototype(own), own.mean(0)
+    prototype, mean = fitted(own), own.mean(0)
     along, across = torch.zeros(20).double(), torch.zeros(20).double()
     along[:2], across[0], across[1] = 1, 1, -1
     assert prototype.distance(mean + across) > 1.1 * prototype.distance(mean + along)
 
 
 def test_own_volumes_are_near_and_others_far():
-    prototype = fit_prototype(cloud(5, 10), cloud(20, 6, 1))
+    prototype = fitted(cloud(5, 10), cloud(20, 6, 1))
     assert prototype.own < prototype.threshold < prototype.others
     assert all(prototype.distance(other) < prototype.threshold for other in cloud(5, 20, 2))
     assert all(prototype.distance(other) > prototype.threshold for other in cloud(20, 20, 3))
 
 
 def test_overlapping_domains_keep_their_own_volumes():
-    prototype = fit_prototype(cloud(5, 10), cloud(5, 6, 1))
+    prototype = fitted(cloud(5, 10), cloud(5, 6, 1))
     assert prototype.threshold == pytest.approx(1.1 * prototype.own)
 
 
 def test_one_volume():
-    assert fit_prototype(cloud(5, 1)).threshold is None
-    alone = fit_prototype(cloud(5, 1), cloud(20, 2))
+    assert fitted(cloud(5, 1)).threshold is None
+    alone = fitted(cloud(5, 1), cloud(20, 2))
     assert alone.threshold == pytest.approx(alone.others / 2)
 
 
 @pytest.mark.parametrize(("volumes", "factor"), [(4, 1.8), (16, 1.4), (64, 1.4)])
 def test_without_other_domains(volumes, factor):
-    prototype = fit_prototype(cloud(5, volumes))
+    prototype = fitted(cloud(5, volumes))
     assert prototype.threshold == pytest.approx(factor * prototype.own)
     assert prototype.others is None
 
@@ -75,16 +80,14 @@ def test_volumes_of_one_patient_are_left_out_together():
     """Each volume twice: beside its double, a volume would look near."""
     once, noise = cloud(5, 6), 1e-3 * cloud(0, 6, 7)
     twice, patients = torch.stack((once, once + noise), 1).flatten(0, 1), [str(k // 2) for k in range(12)]
-    assert fit_prototype(twice, patients=patients).own > 1.2 * fit_prototype(twice).own
-    assert fit_prototype(twice, patients=["1"] * 12).own is None
+    assert fitted(twice, patients=patients).own > 1.2 * fitted(twice).own
+    assert fitted(twice, patients=["1"] * 12).own is None
 
 
 def test_other_domains_say_how_far_volumes_stray():
-    own, prototype = cloud(5, 4), fit_prototype(cloud(5, 4), stray=7.0)
+    own, prototype = cloud(5, 4), fitted(cloud(5, 4), stray=7.0)
     assert prototype.threshold == pytest.approx(1.8 * 7)
-    assert fit_prototype(own, cloud(20, 3), stray=1e6).threshold == pytest.approx(
-        (prototype.own * fit_prototype(own, cloud(20, 3)).others) ** 0.5
-    )
+    assert fitted(own, cloud(20, 3), stray=1e6).threshold == pytest.approx((prototype.own * fitted(own, cloud(20, 3)).others) ** 0.5)
 
 
 def test_prototypes_of_a_model(model):

@@ -12,7 +12,7 @@ groups. With several domains each has a split of its own, by the same rules and 
 """
 
 from tools.data.splits.division import make_splits, report_pairs, report_split
-from tools.data.splits.domains import domain_patients, read_domain_splits, select_domains, write_domain_splits
+from tools.data.splits.domains import domain_patients, read_domain_splits, select_domains
 from tools.data.splits.evaluation import evaluation_cases, evaluation_cases_of_model
 from tools.data.splits.groups import FRAMES, case_groups
 from tools.data.splits.selection import select
@@ -33,6 +33,5 @@ __all__ = [
     "report_split",
     "select",
     "select_domains",
-    "write_domain_splits",
     "write_split",
 ]

@@ -12,14 +12,13 @@ from typing import Any
 from tools.data.checks import DataError, read_json
 from tools.data.decathlon import Case, Dataset
 from tools.data.domains import domain_name
-from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
 from tools.data.splits.division import make_splits, one_division, trains_on_everything
 from tools.data.splits.groups import FRAMES, case_groups, seeded_order, whole_number
 from tools.data.splits.selection import follow, select
 from tools.data.splits.split import Split, check_record
 
-__all__ = ["domain_patients", "read_domain_splits", "select_domains", "write_domain_splits"]
+__all__ = ["domain_patients", "read_domain_splits", "select_domains"]
 
 
 def select_domains(
@@ -162,8 +161,3 @@ def read_domain_splits(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     if not isinstance(records, dict) or not records:
         raise DataError(f'{path}: "domains" must map each domain to its lists of cases')
     return {domain_name(name): check_record(path, record, of=f"domain {name!r}: ") for name, record in records.items()}
-
-
-def write_domain_splits(path: str | os.PathLike, splits: Mapping[str, Split]) -> None:
-    """Write the splits of several domains as one ``splits.json``, ``{"domains": {name: record}}``, atomically."""
-    write_json(path, {"domains": {name: split.record for name, split in splits.items()}})
