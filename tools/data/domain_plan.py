@@ -226,7 +226,7 @@ def check_slices(plan: DomainPlan, domains: Mapping[str, Dataset], overrides: Ma
     for name, dataset in domains.items():
         own, given = plan.domains[name], dict(overrides.get(name, {}))
         nearest_or_raise(f"override of the domain {name!r}:", given, [f.name for f in fields(SlicePlan)])
-        declared, where, more = dataset.slice_axis, dataset.root / "dataset.json", "; slice_plans may say so too"
+        declared, where, more = dataset.slice_axis, dataset.root / "dataset.json", "; to go on with that, say it by --slice_plans"
         if "slice_axis" in given and "orientation" not in given:
             declared, where, more = given.pop("slice_axis"), "slice_plans", ""
         for key, value in given.items():
