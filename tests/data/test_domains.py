@@ -290,6 +290,8 @@ def test_plan_overrides(folder):
         ({"intensity": {"lower": 1}}, "'lower', the nearest is 'lower_percentile'"),
         ({"overrides": {"kne": {}}}, "unknown domain in slice_plans: 'kne', the nearest is 'knee'"),
         ({"overrides": "knee=2"}, "slice_plans must map names of domains to fields of their plans, .* not 'knee=2'"),
+        ({"overrides": 0}, "slice_plans must map names of domains"),
+        ({"overrides": {"knee": 0}}, "slice_plans must map names of domains"),
         ({"overrides": {"knee": 2}}, "slice_plans must map names of domains to fields of their plans, .* not {'knee': 2}"),
         ({"overrides": {"knee": {"spacin": 1}}}, "'knee': 'spacin', the nearest is 'spacing'"),
         ({"overrides": {"knee": {"size": 16}}}, "override of the domain 'knee': 'size'"),

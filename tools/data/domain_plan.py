@@ -246,11 +246,11 @@ def check_slices(plan: DomainPlan, domains: Mapping[str, Dataset], overrides: Ma
 
 def _overrides(given: Any, domains: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
     """Overrides by domain, as a command line hands them over, without those that leave a field to the data."""
-    if not isinstance(given or {}, Mapping) or not all(isinstance(value or {}, Mapping) for value in (given or {}).values()):
-        raise DataError(
-            f'slice_plans must map names of domains to fields of their plans, such as {{"knee": {{"slice_axis": 2}}}}, not {given!r}'
-        )
-    overrides = {domain_name(name): _given(value or {}) for name, value in (given or {}).items()}
+    given = {} if given is None else given
+    if not isinstance(given, Mapping) or not all(value is None or isinstance(value, Mapping) for value in given.values()):
+        form = '{"knee": {"slice_axis": 2}}'
+        raise DataError(f"slice_plans must map names of domains to fields of their plans, such as {form}, not {given!r}")
+    overrides = {domain_name(name): _given(value or {}) for name, value in given.items()}
     nearest_or_raise("domain in slice_plans:", overrides, domains)
     return overrides
 
