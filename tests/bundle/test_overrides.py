@@ -141,6 +141,15 @@ def test_a_share_that_is_none(bundle, value, capsys, monkeypatch):
     assert "trained" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("value", [-0.1, "fast"])
+def test_a_rate_that_is_none(bundle, value, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(RuntimeError) as caught:
+        run("training", config_file=config(bundle), learning_rate=value)
+    assert str(cause(caught.value)) == f"--learning_rate must be a number from 0 on, not {value!r}"
+    assert "trained" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("value", [0, 0.5, 1])
 def test_a_share(bundle, value, capsys):
     run("training", config_file=config(bundle), cache_rate=value)

@@ -23,7 +23,7 @@ from monai.utils import ensure_tuple
 
 from tools.bundle.errors import one_line_errors
 from tools.bundle.locate import frames, workflow
-from tools.bundle.options import check_device, check_folder, check_number, check_paths, check_seed
+from tools.bundle.options import check_device, check_folder, check_number, check_paths, check_range, check_seed
 from tools.data.checks import DataError
 
 __all__ = ["OverrideError", "check_overrides", "to_bool"]
@@ -32,7 +32,8 @@ __all__ = ["OverrideError", "check_overrides", "to_bool"]
 WORKFLOW_IDS = ("initialize", "run", "finalize")
 TARGET_KEYS = ("_target_", "_desc_", "_disabled_", "_requires_", "_mode_")
 COUNTS = ("epochs", "epoch_length", "validation_interval", "batch_size", "slices_per_domain", "slices")
-SHARES = ("cache_rate", "foreground_share")
+SHARES = ("cache_rate", "foreground_share", "labelled_pairs")
+WEIGHTS = re.compile(r".*_weight|.*_decay|(?:.*_)?learning_rate")  # numbers from 0 on
 CLOSE = 0.8  # similarity from which a keyword to a **kwargs callable counts as misspelled
 
 
@@ -72,7 +73,7 @@ def check_overrides(
         OverrideError: a key is unknown; the message names the nearest one.
         DataError: the files refer to an entry that none of them holds, such as a second one given without the first; a path is not what
             was typed; of a workflow that is running, nothing can be written to its ``output_dir``, its ``device`` is not there, or a
-            number of steps, or of images a step, or a seed is none, or a share is not in [0, 1].
+            number of steps, or of images a step, or a seed is none, or a weight or share is no number from 0 on, or to 1.
     """
     allowed = _arguments_of_run()
     if config_file is None:
@@ -97,15 +98,13 @@ def check_overrides(
     if running is None:
         return
     checks = {"output_dir": check_folder, "device": check_device, "seed": check_seed}
-    checks |= {name: partial(check_number, name) for name in COUNTS} | {name: partial(_check_share, name) for name in SHARES}
+    checks |= {name: partial(check_number, name) for name in COUNTS} | {name: partial(check_range, name, most=1) for name in SHARES}
+    # What is no plain value may need the data, which are not looked at yet.
+    plain = (name for name, value in running.parser.get().items() if not isinstance(value, dict) and str(value)[:1] not in ("$", "@", "%"))
+    checks |= {name: partial(check_range, name) for name in plain if WEIGHTS.fullmatch(name)}
     for key, check in checks.items():
         if key in running.parser:
             check(running.parser.get_parsed_content(key))
-
-
-def _check_share(name: str, value: Any) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise DataError(f"--{name} must be a number from 0 to 1, not {value!r}")
 
 
 def _call_on_stack() -> dict[str, Any] | None:
