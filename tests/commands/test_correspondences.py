@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from screws import screw
 
 from tools.__main__ import main
 from tools.commands import correspondences as command
@@ -16,7 +17,7 @@ from tools.shape.distance import point_distances
 from tools.shape.particles import read_particle_set, read_particles, write_particles
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.sampling import farthest_point_order
-from tools.shape.surfaces import read_label_surface, read_surface, write_surface
+from tools.shape.surfaces import mirrored, read_label_surface, read_surface, write_surface
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,34 @@ def test_left_sides_are_mirrored_for_the_model_only(tiny_dataset, tmp_path):
     # in the world, the mirrored bone's points run the other way round in x
     centred = points - points.mean(1, keepdims=True)
     assert np.corrcoef(centred[0, :, 0], centred[1, :, 0])[0, 1] < -0.5 < 0.5 < np.corrcoef(centred[0, :, 0], centred[2, :, 0])[0, 1]
+
+
+def write_screws(folder: Path) -> None:
+    """Five twisted ellipsoids, two of them of the other side."""
+    for k, width in enumerate((8.0, 8.5, 7.5, 9.0, 8.2)):
+        surface = screw(1.0, width)
+        write_surface(folder / f"bone_{k}_{'L' if k in (1, 3) else 'R'}.ply", mirrored(surface) if k in (1, 3) else surface)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "message"),
+    [
+        (None, "bone_1_L, bone_3_L: mirror images of bone_4_R; --mirror REGEX"),
+        ("bone_1_L", "bone_3_L: mirror images of bone_4_R, with this --mirror; --mirror REGEX"),
+    ],
+)
+def test_both_sides_are_not_mixed(tmp_path, mirror, message):
+    write_screws(tmp_path / "meshes")
+    with pytest.raises(DataError, match=message):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16, mirror=mirror)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [{"mirror": "_L$"}, {"check_sides": False}], ids=["mirrored", "overruled"])
+def test_both_sides_are_taken_where_that_is_asked_for(tmp_path, options):
+    write_screws(tmp_path / "meshes")
+    command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16, **options)
+    assert len(list((tmp_path / "out").glob("*.particles"))) == 5
 
 
 @pytest.mark.parametrize(

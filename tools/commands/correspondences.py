@@ -6,6 +6,7 @@ import csv
 import re
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,19 @@ from tools.data.files import remove_leftovers
 from tools.data.splits import read_split
 from tools.registration.shapes import MESHES
 from tools.shape.comparison import belonging
-from tools.shape.correspondence import REGISTRATIONS, SHARE, correspond
+from tools.shape.correspondence import REGISTRATIONS, SHARE, correspond, medoid
 from tools.shape.distance import point_distances
 from tools.shape.particles import read_particle_set, write_particles
 from tools.shape.procrustes import mirror as reflect
 from tools.shape.report import ShapeCase, write_report
+from tools.shape.sides import RATIO, mirror_ratios
 from tools.shape.surfaces import mirrored, read_label_surface, read_surface
 
 __all__ = ["correspondences"]
 
 LEAST = 3  # shapes that a model of shapes needs
 LEAST_POINTS = 16
+NAMED = 3  # cases that a message names, at most
 
 
 def correspondences(
@@ -36,6 +39,7 @@ def correspondences(
     meshes: str | None = None,
     label: str = "all",
     mirror: str | None = None,
+    check_sides: bool = True,
     scaling: bool = False,
     splits_file: str | None = None,
     turn: bool = True,
@@ -55,6 +59,7 @@ def correspondences(
         meshes: folder of closed surface meshes (.vtk .vtp .ply .stl .obj) to use instead of a data set.
         label: label value of the structure; all takes everything but the background as one.
         mirror: regular expression; cases whose name it is found in are mirrored in x for the model. Their particles are mirrored back.
+        check_sides: stop where shapes look like mirror images of the others; false takes them as they are.
         scaling: remove size from the shape model.
         splits_file: splits.json; only its training cases, not those of validation or report, shape the template and the model. The others
             get particles all the same.
@@ -86,7 +91,13 @@ def correspondences(
     training = _training(sources, known, splits_file)
     shapes = _shapes(sources, training, label, mirror)
     others = None if against is None else _others(Path(against), shapes)
-    stages = {"mean": "template", "fit": "fitted", "refine": "refined"}
+    stages = {"side": "compared", "mean": "template", "fit": "fitted", "refine": "refined"}
+
+    def report(stage: str, k: int) -> None:
+        _say(f"{stages[stage]:<8} {k + 1:>4}/{len(shapes)} {shapes[k].name} ({time.perf_counter() - start:.0f} s)")
+
+    if check_sides:
+        _check_sides(shapes, lambda k: report("side", k))
     try:
         found = correspond(
             [shape.surface for shape in shapes],
@@ -95,9 +106,7 @@ def correspondences(
             turn,
             registration=registration,
             share=share,
-            progress=lambda stage, k: _say(
-                f"{stages[stage]:<8} {k + 1:>4}/{len(shapes)} {shapes[k].name} ({time.perf_counter() - start:.0f} s)"
-            ),
+            progress=report,
         )
     except ValueError as error:
         raise DataError(f"{dataset_dir or meshes}: {error}") from error
@@ -180,6 +189,19 @@ def _shapes(sources: dict[str, Path], training: set[str], label: str, mirror: st
         flip = bool(turned and turned.search(name))
         shapes.append(ShapeCase(_particle_name(name, path), mirrored(surface) if flip else surface, name in training, flip))
     return shapes
+
+
+def _check_sides(shapes: Sequence[ShapeCase], progress: Callable[[int], None]) -> None:
+    """Check that no shape, mirrored where that is asked for, is a mirror image of the training shape in the middle of the set."""
+    members = [shape for shape in shapes if shape.training]
+    middle = members[medoid([shape.surface for shape in members])]
+    ratios = mirror_ratios(middle.surface, [shape.surface for shape in shapes], progress)
+    odd = [shape.name for shape, ratio in zip(shapes, ratios) if ratio < RATIO]
+    if odd:
+        more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+        yet = ", with this --mirror" if any(shape.mirrored for shape in shapes) else ""
+        what = f"{', '.join(odd[:NAMED])}{more}: mirror images of {middle.name}{yet}"
+        raise DataError(f"{what}; --mirror REGEX mirrors the cases of one side by their names, --check_sides false takes all as they are")
 
 
 def _others(folder: Path, shapes: list[ShapeCase]) -> np.ndarray:
