@@ -51,6 +51,11 @@ def test_largest_component_and_label_value():
     assert np.abs(surface.vertices - np.array([-11.5, -12.5, 13.5])).max() < 6
 
 
+def test_cavities_are_filled():
+    shell = ball(8.0) - ball(5.0)
+    assert label_surface(shell, np.eye(4)).vertices == pytest.approx(label_surface(ball(8.0), np.eye(4)).vertices)
+
+
 def test_structure_at_the_border_is_closed():
     surface = label_surface(np.ones((6, 6, 6)), np.eye(4))
     assert volume(surface) == pytest.approx(216, rel=0.12)  # smoothing rounds the edges off

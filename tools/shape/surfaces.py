@@ -52,7 +52,9 @@ def label_surface(
     level: float = 0.5,
     name: str | os.PathLike = "label map",
 ) -> Surface:
-    """The surface of a structure: largest component, Gaussian, marching cubes. A structure cut by the image's border is closed there.
+    """The outer surface of a structure: largest component, cavities filled, Gaussian, marching cubes.
+
+    A structure cut by the image's border is closed there; a cavity that is open there, or through a gap in its wall, is not filled.
 
     Args:
         label: label map (X, Y, Z).
@@ -73,7 +75,8 @@ def label_surface(
         mask = parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     margin = int(np.ceil(4 * sigma)) + 1
-    smooth = ndimage.gaussian_filter(np.pad(mask[box].astype(np.float32), margin), sigma)
+    solid = ndimage.binary_fill_holes(mask[box])  # thresholded bone is hollow, and its inner walls would draw points to them
+    smooth = ndimage.gaussian_filter(np.pad(solid.astype(np.float32), margin), sigma)
     if smooth.max() <= level:
         raise DataError(f"{name}: the structure's {int(mask.sum())} voxel(s) are too few for a surface")
     vertices, faces, _, _ = marching_cubes(smooth, level)
