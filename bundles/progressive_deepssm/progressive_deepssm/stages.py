@@ -90,6 +90,10 @@ class Schedule:
         begin, end = self._bounds[index : index + 2]
         return Step(self.stages[index], step / self.total_steps, (step - begin) / (end - begin))
 
+    def last_begin(self) -> int:
+        """First step of the last stage."""
+        return self._bounds[-2]
+
     def learning_rate(self, step: Step, decoder: bool = False) -> float:
         """Factor on the base learning rate: linear warm-up, then a half cosine over the run.
 

@@ -24,6 +24,11 @@ def test_shares_divide_the_run():
     assert schedule(17).stage_progress == pytest.approx(0.4)
 
 
+def test_the_last_stage_begins_where_its_share_does():
+    assert Schedule(STAGES, 20).last_begin() == 15
+    assert Schedule(STAGES[:1], 20).last_begin() == 0
+
+
 def test_learning_rate_falls_over_the_run_and_the_decoders_over_their_stage():
     schedule = Schedule(STAGES, 2000, final=0.0)
     assert schedule.learning_rate(schedule(60)) == pytest.approx(1.0)

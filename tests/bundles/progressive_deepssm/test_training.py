@@ -152,11 +152,12 @@ def test_nothing_is_written_by_a_refused_run(training, own_dataset, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_that_is_stopped_early_calibrates_its_uncertainties(train, tmp_path):
-    """At a learning rate of zero the second look is no better than the first."""
-    options = {"epochs": 4, "epoch_length": 1, "validation_interval": 1, "early_stopping_patience": 1, "learning_rate": 0.0}
-    train(tmp_path, **options, holdout=3)
-    assert torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["epoch"] == 2
+@pytest.mark.parametrize(("stages", "end"), [([{"name": "all"}], 2), ([{"name": "coarse", "scales": 1}, {"name": "all"}], 5)])
+def test_a_training_that_is_stopped_early_calibrates_its_uncertainties(train, tmp_path, stages, end):
+    """At a learning rate of zero the second look is no better than the first; looks count from the last stage on."""
+    options = {"epochs": 6, "epoch_length": 1, "validation_interval": 1, "early_stopping_patience": 1, "learning_rate": 0.0}
+    train(tmp_path, **options, stages=stages, holdout=3)
+    assert torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["epoch"] == end
     network = load_weights(tmp_path / "model.pt", network_from_plan(Plan.load(tmp_path / "plan.json")))
     assert not torch.equal(network.calibration, torch.ones_like(network.calibration))
 
