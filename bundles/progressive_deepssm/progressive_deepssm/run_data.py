@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -101,7 +101,7 @@ class ShapeRunData(RunData):
     ) -> None:
         super().__init__(*args, **options)
         self._scales, self._modes, self._shape = scales, modes, dict(shape or {})
-        self._structure = None if structure in (None, "all") else _number(structure)
+        self._structure, self._structure_given = None if structure in (None, "all") else _number(structure), structure is not None
 
     def completed(self, plan: Plan) -> Plan:
         """The plan, with the sizes of network and shape model in ``extra["shape"]``."""
@@ -139,9 +139,12 @@ class ShapeRunData(RunData):
         """Look at every input file before work starts.
 
         Raises:
-            DataError: see :meth:`tools.bundle.run_data.RunData.check` and the checks in :mod:`progressive_deepssm.data`.
+            DataError: see :meth:`tools.bundle.run_data.RunData.check` and the checks in :mod:`progressive_deepssm.data`; in fine-tuning,
+                structure, scales or segmentation are not those of the model.
         """
         super().check(need_labels, need_particles)
+        if self._use_model_plan:
+            self._check_kept()
         cases = [case for case in self.dataset.cases if case.label is not None and case.particles is not None]
         sizes = self.plan.extra["shape"]
         structure = sizes["structure"]
@@ -151,6 +154,34 @@ class ShapeRunData(RunData):
         check_sizes(cases, self.plan)
         check_on_grid(cases, self.plan)
         check_sides(_with_points([*self.split.train, *self.split.validation]))
+
+    def _check_kept(self) -> None:
+        """Refuse what is asked for and is not so in the model, which goes on learning as it is."""
+        own, plan = self.plan.extra["shape"], self.model_dir / "plan.json"
+        wanted: dict[str, Any] = {}
+        if self._structure_given:
+            wanted["structure"] = self._structure
+        if self._scales is not None:
+            wanted["scales"] = scale_numbers(own["points"], self._scales)
+        if isinstance(self._modes, (list, tuple)):
+            wanted["modes"] = self._modes_of(own)
+        for option, value in wanted.items():
+            if value != own[option]:
+                mine, its = ("all" if given is None else given for given in (value, own[option]))
+                raise DataError(f"--{option} {mine}: {plan} has {its}, which a model that goes on learning keeps")
+        if self._shape.get("segmentation", own["segmentation"]) != own["segmentation"]:
+            learnt = "a segmentation, which would be forgotten: give one above 0" if own["segmentation"] else "no segmentation: give 0"
+            raise DataError(f"--segmentation_weight: the model of {plan} has learnt {learnt}")
+
+    def _say_what_stays(self) -> None:
+        own = self.plan.extra["shape"]
+        refinements = refinement_numbers(self._shape.get("refinements", 1), own["scales"])
+        self._extra = {"shape": {**self._shape, "refinements": refinements, "modes": self._modes_of(own)}}
+        super()._say_what_stays()
+
+    def _modes_of(self, own: Mapping[str, Any]) -> list[int]:
+        """The modes asked for, by the scales of a model, and at most as many as it has: it may have had fewer cases."""
+        return mode_numbers(self._modes, own["scales"], max(own["modes"]) + 1)
 
 
 def _with_points(cases: Sequence[Case]) -> list[Case]:

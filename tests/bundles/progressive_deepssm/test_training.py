@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -117,6 +118,39 @@ def test_particles_that_do_not_correspond_to_those_of_the_model_to_fine_tune(tra
         write_particles(path, read_particles(path)[::-1])
     assert "the points do not correspond to the model's" in refused(training, finetune=True, model_dir=model)
     assert not list((tmp_path / "out").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"structure": 5}, "--structure 5: {plan} has all, which a model that goes on learning keeps"),
+        ({"scales": "single"}, "--scales [64]: {plan} has [16, 32, 64], which a model that goes on learning keeps"),
+        ({"modes": [2, 5, 6]}, "--modes [2, 5, 6]: {plan} has [4, 5, 6], which a model that goes on learning keeps"),
+        (
+            {"segmentation_weight": 0},
+            "--segmentation_weight: the model of {plan} has learnt a segmentation, which would be forgotten: give one above 0",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_fine_tuning_refuses_what_the_model_has_otherwise(training, model, tmp_path, options, fault):
+    assert refused(training, finetune=True, model_dir=model, **options) == fault.format(plan=model / "plan.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_fine_tuning_says_what_stays_of_the_model(training, model, caplog):
+    with caplog.at_level("INFO", "training"):
+        training(finetune=True, model_dir=model, hidden=48, modes=6, structure="all")
+    kept = f"{model / 'plan.json'}: the model's own settings stay: shape.hidden 32 (not 48), shape.modes [4, 5, 6] (not [6, 6, 6])"
+    assert kept in caplog.messages
+
+
+def test_fine_tuning_of_a_model_without_segmentation_learns_none(training, model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "points_alone")
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["extra"]["shape"]["segmentation"] = False
+    (folder / "plan.json").write_text(json.dumps(plan))
+    assert refused(training, finetune=True, model_dir=folder).endswith("has learnt no segmentation: give 0")
 
 
 def test_a_grid_that_crops_the_points(training):
