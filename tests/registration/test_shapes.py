@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itk
 import numpy as np
 import pytest
 import pyvista
@@ -83,6 +84,15 @@ def test_a_mesh_may_change_its_format_and_keeps_its_data(tmp_path):
     sphere.save(tmp_path / "a.vtk")
     move_mesh(tmp_path / "a.vtk", tmp_path / "b.vtp", shift)
     np.testing.assert_array_equal(pyvista.read(tmp_path / "b.vtp")["region"], np.arange(sphere.n_points))
+
+
+def test_itk_reads_moved_meshes(tmp_path):
+    pyvista.Sphere(center=(90, 0, 0), theta_resolution=8, phi_resolution=6).save(tmp_path / "a.vtk")
+    move_mesh(tmp_path / "a.vtk", tmp_path / "b.vtk", shift)
+    mesh, expected = itk.meshread(tmp_path / "b.vtk"), pyvista.read(tmp_path / "a.vtk")
+    assert mesh.GetNumberOfCells() == expected.n_cells
+    points = [list(mesh.GetPoint(k)) for k in range(mesh.GetNumberOfPoints())]
+    np.testing.assert_allclose(points, expected.points + [1, 2, 3], rtol=1e-6)
 
 
 def test_missing_mesh(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itk
 import numpy as np
 import pytest
 
@@ -77,6 +78,15 @@ def test_mesh_files_keep_the_surface(tmp_path, suffix):
     back = read_surface(tmp_path / f"mesh{suffix}")
     assert len(back.vertices) == len(surface.vertices)
     assert volume(back) == pytest.approx(volume(surface), rel=1e-4)
+
+
+def test_itk_reads_what_is_written(tmp_path):
+    surface = label_surface(ball(5.0), oblique())
+    write_surface(tmp_path / "mesh.vtk", surface)
+    mesh = itk.meshread(tmp_path / "mesh.vtk")
+    assert mesh.GetNumberOfCells() == len(surface.faces)
+    points = [list(mesh.GetPoint(k)) for k in range(mesh.GetNumberOfPoints())]
+    np.testing.assert_allclose(points, surface.vertices, atol=1e-4)
 
 
 def test_mirror_image_looks_outwards():

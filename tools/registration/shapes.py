@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from tools.data.checks import DataError, first_line
 from tools.data.files import atomic_path
 
-__all__ = ["MESHES", "POINTS", "move_mesh", "move_points", "read_mesh"]
+__all__ = ["MESHES", "POINTS", "move_mesh", "move_points", "read_mesh", "write_mesh"]
 
 POINTS = (".particles", ".csv", ".fcsv")
 MESHES = (".vtk", ".vtp", ".ply", ".stl", ".obj")
@@ -90,6 +91,30 @@ def read_mesh(path: Path) -> Any:
             raise DataError(f"{path}: not readable as a mesh ({first_line(error)})") from error
 
 
+def write_mesh(path: str | os.PathLike, mesh: Any) -> None:
+    """Write a mesh of pyvista, atomically, with its data; the suffix (:data:`MESHES`) says the format.
+
+    ``.vtk`` is written in version 4.2: ITK, and programs built on it, cannot read the 5.1 of newer VTK.
+
+    Raises:
+        ValueError: the format is unknown, or takes no such mesh.
+    """
+    import pyvista
+    import vtk
+
+    writers = {pyvista.PolyData: vtk.vtkPolyDataWriter, pyvista.UnstructuredGrid: vtk.vtkUnstructuredGridWriter}
+    with atomic_path(path) as temporary:
+        if temporary.suffix != ".vtk" or type(mesh) not in writers:
+            mesh.save(temporary)
+            return
+        writer = writers[type(mesh)]()
+        writer.SetFileName(str(temporary))
+        writer.SetInputData(mesh)
+        writer.SetFileVersion(42)
+        writer.SetFileTypeToBinary()
+        writer.Write()
+
+
 def move_mesh(source: Path, destination: Path, move: Mover) -> int:
     """Write a mesh with its vertices moved; cells and data are kept, stored normals are dropped, for they turn with the surface.
 
@@ -120,8 +145,7 @@ def move_mesh(source: Path, destination: Path, move: Mover) -> int:
         for name in [name for name in data if name.lower() == "normals"]:
             del data[name]
     try:
-        with atomic_path(destination) as temporary:
-            mesh.save(temporary)
+        write_mesh(destination, mesh)
     except (ValueError, FileNotFoundError) as error:
         raise DataError(
             f"{destination}: a {type(mesh).__name__} cannot be written as {destination.suffix} ({first_line(error)})"

@@ -12,9 +12,8 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 
 from tools.data.checks import DataError, read_nifti
-from tools.data.files import atomic_path
 from tools.registration.fields import lps_affine
-from tools.registration.shapes import read_mesh
+from tools.registration.shapes import read_mesh, write_mesh
 
 __all__ = [
     "Surface",
@@ -114,8 +113,7 @@ def read_surface(path: str | os.PathLike) -> Surface:
 
 def write_surface(path: str | os.PathLike, surface: Surface) -> None:
     """Write a mesh, atomically; the suffix (``.vtk .vtp .ply .stl .obj``) says the format."""
-    with atomic_path(path) as temporary:
-        to_polydata(surface).save(temporary)
+    write_mesh(path, to_polydata(surface))
 
 
 def to_polydata(surface: Surface) -> pyvista.PolyData:

@@ -14,8 +14,9 @@ from torch import nn
 from progressive_deepssm.fitting import read_template
 from progressive_deepssm.modelling import ShapeModeller, ShapePrediction
 from tools.data.decathlon import case_name
-from tools.data.files import atomic_path, write_csv
+from tools.data.files import write_csv
 from tools.data.plan import Plan
+from tools.registration.shapes import write_mesh
 from tools.shape.particles import write_particles
 from tools.shape.surfaces import to_polydata
 
@@ -30,8 +31,7 @@ def write_prediction(folder: str | os.PathLike, name: str, prediction: ShapePred
     write_particles(folder / f"{name}.particles", prediction.points)
     mesh = to_polydata(prediction.surface)
     mesh.point_data["uncertainty_mm"] = prediction.vertex_uncertainty.astype(np.float32)
-    with atomic_path(folder / f"{name}.vtk") as temporary:
-        mesh.save(temporary)
+    write_mesh(folder / f"{name}.vtk", mesh)
     rows = [{"point": index + 1, "uncertainty_mm": round(float(value), 4)} for index, value in enumerate(prediction.uncertainty)]
     write_csv(folder / f"{name}_uncertainty.csv", rows)
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
 import pyvista
+import torch
 
+from progressive_deepssm.inference import write_prediction
+from progressive_deepssm.modelling import ShapePrediction
 from tools.bundle.errors import cause
 from tools.data.files import write_nifti
 from tools.shape.distance import point_distances
 from tools.shape.particles import read_particles
-from tools.shape.surfaces import read_surface, volume
+from tools.shape.surfaces import Surface, read_surface, volume
 
 CPU = "cpu"
 
@@ -85,6 +89,16 @@ def test_uncertainty(results):
     assert min(values) > 0
     vertices = pyvista.read(results / "plain.vtk").point_data["uncertainty_mm"]
     assert min(values) - 1e-3 <= vertices.min() <= vertices.max() <= max(values) + 1e-3
+
+
+def test_itk_reads_the_surface_and_its_uncertainty(tmp_path):
+    surface = Surface(np.array([[0.0, 0, 0], [30, 0, 0], [0, 20, 0], [0, 0, 10]]), np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]))
+    points = surface.vertices
+    write_prediction(tmp_path, "a", ShapePrediction((points,), np.ones(4), surface, np.arange(4.0), torch.zeros(2, 3, 3, 3)))
+    mesh = itk.meshread(tmp_path / "a.vtk")
+    assert [list(mesh.GetPoint(k)) for k in range(4)] == points.tolist()
+    assert mesh.GetNumberOfCells() == 4
+    assert [mesh.GetPointData().GetElement(k) for k in range(4)] == [0, 1, 2, 3]
 
 
 def test_segmentation_has_the_data_sets_labels_and_the_images_geometry(results, images):
