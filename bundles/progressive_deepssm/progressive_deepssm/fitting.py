@@ -90,7 +90,7 @@ def read_template(model_dir: str | os.PathLike) -> Surface:
 
 
 class ShapeModelFitter:
-    """Handler: before the first step gives the network its shape model and writes the template mesh, ``template.vtk``, beside the weights.
+    """Handler: gives the network its shape model, and before the first step writes the template mesh, ``template.vtk``, beside the weights.
 
     A network that comes with a shape model (fine-tuning) keeps it, and the points of the cases must correspond to it. The handler must
     stand before the one that resumes a run.
@@ -117,19 +117,20 @@ class ShapeModelFitter:
             cases = self._cases()
             check_correspondence(network, self._points(cases).double().numpy(), [case["name"] for case in cases])
         engine.add_event_handler(Events.STARTED, self)
+        if self.rank == 0:
+            engine.add_event_handler(Events.EPOCH_STARTED(once=1), self.write)  # not in a run that is resumed: it has its template
 
     def __call__(self, engine: Engine) -> None:
         """Fit, once."""
-        if engine.state.iteration > 0:
-            return
-        network, cases = plain(self.network), self._cases()
-        points = self._points(cases)
-        if not network.fitted:
-            network.fit(points)
-        if self.rank == 0:
-            labels = [np.asarray(case["label"])[0] for case in cases]
-            mean = network.mean.double().cpu().numpy()
-            write_surface(self.output_dir / TEMPLATE, make_template(points.double().numpy(), labels, mean, self.plan))
+        network = plain(self.network)
+        if engine.state.iteration == 0 and not network.fitted:
+            network.fit(self._points(self._cases()))
+
+    def write(self) -> None:
+        """Write the template."""
+        cases, mean = self._cases(), plain(self.network).mean.double().cpu().numpy()
+        labels = [np.asarray(case["label"])[0] for case in cases]
+        write_surface(self.output_dir / TEMPLATE, make_template(self._points(cases).double().numpy(), labels, mean, self.plan))
 
     def _cases(self) -> list[Any]:
         return [self.dataset[index] for index in range(len(self.dataset))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -134,6 +135,14 @@ class ShapeRunData(RunData):
     def validation(self) -> list[dict[str, str]]:
         """Validation cases with label and points as MONAI data dictionaries."""
         return as_dictionaries(_with_points(self.split.validation))
+
+    @property
+    def points_digest(self) -> str:
+        """What tells the training cases' points from others; a run must be resumed with those that it began with."""
+        digest = hashlib.sha256()
+        for case in _with_points(self.split.train):
+            digest.update(case.name.encode() + read_particles(case.particles).tobytes())
+        return digest.hexdigest()[:12]
 
     def check(self, need_labels: int = LEAST_CASES, need_particles: bool = True) -> None:
         """Look at every input file before work starts.

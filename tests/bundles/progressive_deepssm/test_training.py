@@ -186,6 +186,15 @@ def test_nothing_is_written_by_a_refused_run(training, own_dataset, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_is_not_resumed_with_other_points(training, own_dataset, tmp_path):
+    training()
+    template = (tmp_path / "out" / "template.vtk").read_bytes()
+    for path in (own_dataset / "particles").iterdir():
+        write_particles(path, read_particles(path) + 1.0)
+    assert "last.pt: the run to resume had other points, " in refused(training, resume=True)
+    assert (tmp_path / "out" / "template.vtk").read_bytes() == template
+
+
 @pytest.mark.parametrize(("stages", "end"), [([{"name": "all"}], 2), ([{"name": "coarse", "scales": 1}, {"name": "all"}], 5)])
 def test_a_training_that_is_stopped_early_calibrates_its_uncertainties(train, tmp_path, stages, end):
     """At a learning rate of zero the second look is no better than the first; looks count from the last stage on."""
