@@ -17,7 +17,7 @@ from tools.shape.distance import point_distances
 from tools.shape.particles import read_particle_set, read_particles, write_particles
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.sampling import farthest_point_order
-from tools.shape.surfaces import mirrored, read_label_surface, read_surface, write_surface
+from tools.shape.surfaces import Surface, mirrored, read_label_surface, read_surface, write_surface
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +77,36 @@ def write_screws(folder: Path) -> None:
     for k, width in enumerate((8.0, 8.5, 7.5, 9.0, 8.2)):
         surface = screw(1.0, width)
         write_surface(folder / f"bone_{k}_{'L' if k in (1, 3) else 'R'}.ply", mirrored(surface) if k in (1, 3) else surface)
+
+
+def test_a_mesh_in_metres(tmp_path):
+    write_screws(tmp_path / "meshes")
+    surface = read_surface(tmp_path / "meshes" / "bone_2_R.ply")
+    write_surface(tmp_path / "meshes" / "bone_2_R.ply", Surface(surface.vertices / 1000, surface.faces))
+    with pytest.raises(DataError, match=r"bone_2_R\.ply: 0\.0125 mm in size .* the median of the shapes is 12\.6; is it in other units"):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16)
+
+
+def test_an_open_mesh_is_named(tmp_path):
+    write_screws(tmp_path / "meshes")
+    surface = read_surface(tmp_path / "meshes" / "bone_2_R.ply")
+    write_surface(tmp_path / "meshes" / "bone_2_R.ply", Surface(surface.vertices, surface.faces[10:]))
+    with pytest.raises(DataError, match=r"bone_2_R\.ply: not a closed surface"):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16)
+
+
+def test_the_worst_case_is_named(tmp_path, capsys):
+    write_screws(tmp_path / "meshes")
+    surface = read_surface(tmp_path / "meshes" / "bone_2_R.ply")
+    wavy = surface.vertices * (1 + 0.3 * np.sin(2 * surface.vertices[:, :1]))
+    write_surface(tmp_path / "meshes" / "bone_2_R.ply", Surface(wavy, surface.faces))
+    command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=32, mirror="L$")
+    worst = json.loads((tmp_path / "out" / "model" / "summary.json").read_text())["worst_case"]
+    rows = {row["case"]: float(row["points_surface_mm"]) for row in rows_of(tmp_path / "out" / "model" / "cases.csv")}
+    assert worst["case"] == "bone_2_R"
+    assert worst["points_surface_mm"] == rows["bone_2_R"] == max(rows.values())
+    assert worst["median_mm"] == np.median(list(rows.values()))
+    assert "worst: bone_2_R, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

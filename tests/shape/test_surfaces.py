@@ -5,7 +5,19 @@ import numpy as np
 import pytest
 
 from tools.data.checks import DataError
-from tools.shape.surfaces import Surface, decimated, label_surface, mirrored, read_surface, smoothed, vertex_normals, volume, write_surface
+from tools.shape.surfaces import (
+    Surface,
+    closed_part,
+    decimated,
+    label_surface,
+    mirrored,
+    read_surface,
+    size,
+    smoothed,
+    vertex_normals,
+    volume,
+    write_surface,
+)
 
 
 def ball(radius: float = 8.0, shape: tuple[int, int, int] = (24, 26, 28)) -> np.ndarray:
@@ -93,6 +105,26 @@ def test_mirror_image_looks_outwards():
     surface = label_surface(ball(5.0), oblique())
     assert volume(mirrored(surface)) == pytest.approx(volume(surface))
     assert mirrored(surface).vertices[:, 0] == pytest.approx(-surface.vertices[:, 0])
+
+
+def test_specks_and_inner_walls_are_no_part_of_a_mesh():
+    outer, inner = label_surface(ball(8.0), np.eye(4)), label_surface(ball(4.0), np.eye(4))
+    vertices = [outer.vertices, inner.vertices, inner.vertices / 3 + 40]
+    shifts = np.cumsum([0, len(vertices[0]), len(vertices[1])])
+    faces = [faces + shift for faces, shift in zip((outer.faces, inner.faces[:, ::-1], inner.faces), shifts)]
+    found = closed_part(Surface(np.concatenate(vertices), np.concatenate(faces)))
+    assert len(found.vertices) == len(outer.vertices)
+    assert volume(found) == pytest.approx(volume(outer))
+
+
+def test_an_open_mesh_is_named():
+    surface = label_surface(ball(5.0), np.eye(4))
+    with pytest.raises(DataError, match=r"bone\.ply: not a closed surface, 3 of its edges"):
+        closed_part(Surface(surface.vertices, surface.faces[1:]), "bone.ply")
+
+
+def test_size():
+    assert size(Surface(np.array([[3.0, 0, 0], [-3, 0, 0], [0, 4, 0], [0, -4, 0]]), np.zeros((0, 3)))) == pytest.approx(12.5**0.5)
 
 
 def test_decimation_keeps_the_form():

@@ -23,13 +23,15 @@ from tools.shape.particles import read_particle_set, write_particles
 from tools.shape.procrustes import mirror as reflect
 from tools.shape.report import ShapeCase, write_report
 from tools.shape.sides import RATIO, mirror_ratios
-from tools.shape.surfaces import mirrored, read_label_surface, read_surface
+from tools.shape.surfaces import Surface, closed_part, mirrored, read_label_surface, read_surface, size
 
 __all__ = ["correspondences"]
 
 LEAST = 3  # shapes that a model of shapes needs
 LEAST_POINTS = 16
 NAMED = 3  # cases that a message names, at most
+ODD_SIZE = 5  # times the median of the set, or a fifth of it: metres among millimetres, another bone
+ODD_FIT = 3  # times the median distance of the points' surfaces: a case worth a look
 
 
 def correspondences(
@@ -56,7 +58,7 @@ def correspondences(
         to: folder for the particle files; DATASET_DIR/particles is where training looks for them.
         dataset_dir: Decathlon-style folder, whose labelled cases are used.
         points: corresponding points a case.
-        meshes: folder of closed surface meshes (.vtk .vtp .ply .stl .obj) to use instead of a data set.
+        meshes: folder of closed surface meshes (.vtk .vtp .ply .stl .obj) instead of a data set; the largest part of each counts.
         label: label value of the structure; all takes everything but the background as one.
         mirror: regular expression; cases whose name it is found in are mirrored in x for the model. Their particles are mirrored back.
         check_sides: stop where shapes look like mirror images of the others; false takes them as they are.
@@ -90,6 +92,7 @@ def correspondences(
     sources, known = _sources(dataset_dir, meshes)
     training = _training(sources, known, splits_file)
     shapes = _shapes(sources, training, label, mirror)
+    _check_sizes(list(sources.values()), [shape.surface for shape in shapes])
     others = None if against is None else _others(Path(against), shapes)
     stages = {"side": "compared", "mean": "template", "fit": "fitted", "refine": "refined"}
 
@@ -117,6 +120,9 @@ def correspondences(
     summary = write_report(folder / "model", shapes, found, scaling, start, others)
     needed = " / ".join(str(count) for count in summary["modes_for"].values())
     _say(f"modes for 90 / 95 / 99 %: {needed}; surface of the points {summary['points_surface_mm']:.3f} mm off the true one")
+    worst = summary["worst_case"]
+    if worst["points_surface_mm"] > ODD_FIT * worst["median_mm"]:
+        _say(f"worst: {worst['case']}, {worst['points_surface_mm']:.3f} mm, where the median is {worst['median_mm']:.3f}; look at it")
     if others is not None:
         compared = summary["against"]
         rebuilt = " and ".join(f"{compared[name]['surface_mm']:.3f} mm off by the points of {name}" for name in ("model", "against"))
@@ -185,10 +191,20 @@ def _shapes(sources: dict[str, Path], training: set[str], label: str, mirror: st
     shapes = []
     for name, path in sources.items():
         is_mesh = path.suffix.lower() in MESHES
-        surface = read_surface(path) if is_mesh else read_label_surface(path, None if label == "all" else int(label))
+        surface = closed_part(read_surface(path), path) if is_mesh else read_label_surface(path, None if label == "all" else int(label))
         flip = bool(turned and turned.search(name))
         shapes.append(ShapeCase(_particle_name(name, path), mirrored(surface) if flip else surface, name in training, flip))
     return shapes
+
+
+def _check_sizes(paths: Sequence[Path], surfaces: Sequence[Surface]) -> None:
+    """Check that all surfaces are of about one size."""
+    sizes = np.array([size(surface) for surface in surfaces])
+    median = np.median(sizes)
+    for path, own in zip(paths, sizes):
+        if not median / ODD_SIZE < own < median * ODD_SIZE:
+            what = f"{path}: {own:.3g} mm in size (root mean square), where the median of the shapes is {median:.3g}"
+            raise DataError(f"{what}; is it in other units, or another structure?")
 
 
 def _check_sides(shapes: Sequence[ShapeCase], progress: Callable[[int], None]) -> None:

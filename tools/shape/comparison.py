@@ -13,7 +13,7 @@ from tools.shape.pdm import PointDistributionModel
 from tools.shape.procrustes import Similarity, generalised_procrustes
 from tools.shape.sampling import farthest_point_order
 from tools.shape.statistics import Rows, compactness, generalisation, mode_counts, specificity, surface_generalisation
-from tools.shape.surfaces import Surface, decimated, smoothed
+from tools.shape.surfaces import Surface, decimated, size, smoothed
 
 __all__ = ["CarriedErrors", "Comparison", "belonging", "carried_errors", "compare"]
 
@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
 def belonging(points: np.ndarray, surfaces: Sequence[Surface]) -> np.ndarray:
     """Which of points (N, M, 3) lie on the surfaces, (M,) bool: true points of a joint are those of all its bones."""
     distances = np.mean([point_distances(own, surface) for own, surface in zip(points, surfaces)], axis=0)
-    return distances < NEAR * np.mean([np.sqrt(surface.vertices.var(0).sum()) for surface in surfaces])
+    return distances < NEAR * np.mean([size(surface) for surface in surfaces])
 
 
 class CarriedErrors(NamedTuple):

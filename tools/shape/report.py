@@ -99,6 +99,8 @@ def write_report(
         *(f"{k}_{m}_mm" for k in ("points", "model") for m in ("surface", "hausdorff")),
     ]
     write_csv(folder / "cases.csv", rows, columns)
+    distances = [row["points_surface_mm"] for row in rows]
+    worst = int(np.argmax(distances))
     unseen = [row["model_surface_mm"] for row in rows if "model_surface_mm" in row]
     summary = {
         "training_shapes": int(trained.sum()),
@@ -106,7 +108,8 @@ def write_report(
         "scales": scale_sizes(found.points.shape[1]),
         "scaling": scaling,
         "modes_for": {share: model.modes_for(float(share)) for share in ("0.90", "0.95", "0.99")},
-        "points_surface_mm": float(np.mean([row["points_surface_mm"] for row in rows])),
+        "points_surface_mm": float(np.mean(distances)),
+        "worst_case": {"case": shapes[worst].name, "points_surface_mm": distances[worst], "median_mm": float(np.median(distances))},
         "model_surface_mm_of_unseen": float(np.mean(unseen)) if unseen else None,
         "against": compared.summary if compared else None,
         "seconds": round(time.perf_counter() - start, 1),

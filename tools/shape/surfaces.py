@@ -17,12 +17,14 @@ from tools.registration.shapes import read_mesh, write_mesh
 
 __all__ = [
     "Surface",
+    "closed_part",
     "decimated",
     "from_polydata",
     "label_surface",
     "mirrored",
     "read_label_surface",
     "read_surface",
+    "size",
     "smoothed",
     "to_polydata",
     "vertex_normals",
@@ -111,6 +113,26 @@ def read_surface(path: str | os.PathLike) -> Surface:
     return _outward(from_polydata(mesh))
 
 
+def closed_part(surface: Surface, name: str | os.PathLike = "mesh") -> Surface:
+    """The largest of a mesh's parts, by area, which must be closed.
+
+    Args:
+        surface: a mesh, maybe with specks beside it, or walls of cavities in it.
+        name: for the message.
+
+    Raises:
+        DataError: it has edges that do not lie between two triangles.
+    """
+    mesh = to_polydata(surface).connectivity("all").compute_cell_sizes(length=False, volume=False)
+    part = np.asarray(mesh.cell_data["RegionId"])
+    largest = part == np.argmax(np.bincount(part, mesh.cell_data["Area"]))
+    kept, faces = np.unique(surface.faces[largest], return_inverse=True)
+    main = Surface(surface.vertices[kept], faces.reshape(-1, 3))
+    if edges := to_polydata(main).n_open_edges:
+        raise DataError(f"{name}: not a closed surface, {edges} of its edges do not lie between two triangles")
+    return _outward(main)
+
+
 def write_surface(path: str | os.PathLike, surface: Surface) -> None:
     """Write a mesh, atomically; the suffix (``.vtk .vtp .ply .stl .obj``) says the format."""
     write_mesh(path, to_polydata(surface))
@@ -142,6 +164,11 @@ def smoothed(surface: Surface, pass_band: float = 0.1, iterations: int = 30) -> 
 def mirrored(surface: Surface) -> Surface:
     """The mirror image in x (a left side as a right one); faces still look outwards."""
     return Surface(surface.vertices * np.array([-1.0, 1.0, 1.0]), surface.faces[:, ::-1])
+
+
+def size(surface: Surface) -> float:
+    """Root-mean-square distance of the vertices from their centroid, mm."""
+    return float(np.sqrt(surface.vertices.var(0).sum()))
 
 
 def volume(surface: Surface) -> float:
