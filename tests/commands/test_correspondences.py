@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 from screws import screw
 
 from tools.__main__ import main
@@ -44,8 +45,10 @@ def test_data_set_gets_points_and_a_model(tiny_dataset, tmp_path, capsys):
         assert point_distances(points, read_label_surface(case.label)).max() < 0.01
     model = PointDistributionModel.load(to / "model" / "pdm.npz")
     assert model.cases == 4
-    assert read_particles(to / "model" / "template.particles", 32).shape == (32, 3)
-    assert len(read_surface(to / "model" / "template.vtk").vertices) > 100
+    assert read_particles(to / "model" / "template.particles") == pytest.approx(model.mean, abs=1e-4)
+    template = read_surface(to / "model" / "template.vtk")
+    assert len(template.vertices) > 100
+    assert np.linalg.norm(template.vertices[:, None] - model.mean, axis=2).min(0).max() < 1e-3  # the points are vertices of the mesh
     cases = rows_of(to / "model" / "cases.csv")
     assert [row["training"] for row in cases] == ["True"] * 4 + ["False"] * 2
     assert [row["model_surface_mm"] != "" for row in cases] == [False] * 4 + [True] * 2
@@ -55,6 +58,26 @@ def test_data_set_gets_points_and_a_model(tiny_dataset, tmp_path, capsys):
     for picture in ("modes.png", "statistics.png"):
         assert (to / "model" / picture).stat().st_size > 10_000
     assert json.loads((to / "model" / "summary.json").read_text())["training_shapes"] == 4
+
+
+def test_every_case_lies_in_the_space_of_the_model(tiny_dataset, tmp_path):
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": [f"case_{k:02d}" for k in range(5)], "validation": []}))
+    write_particles(tmp_path / "out" / "model" / "aligned" / "of_an_earlier_run.particles", np.ones((4, 3)))
+    command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), points=16, mirror="case_02", splits_file=str(splits))
+    folder = tmp_path / "out" / "model"
+    model, rows = PointDistributionModel.load(folder / "pdm.npz"), rows_of(folder / "scores.csv")
+    assert [row["case"] for row in rows] == [f"case_{k:02d}" for k in range(6)]
+    assert [row["training"] for row in rows] == ["True"] * 5 + ["False"]
+    scores = np.array([[float(row[f"mode_{k + 1}"]) for k in range(len(model.deviations))] for row in rows])
+    assert scores[:5].std(0, ddof=1) == pytest.approx(model.deviations, rel=1e-3)
+    assert scores[:5].mean(0) == pytest.approx(0, abs=1e-3)
+    assert len(list((folder / "aligned").iterdir())) == 6
+    for row, own in zip(rows, scores):
+        aligned = read_particles(folder / "aligned" / f"{row['case']}.particles")
+        assert model.project(aligned) == pytest.approx(own, abs=1e-3)
+        points = read_particles(tmp_path / "out" / f"{row['case']}.particles") * ([-1, 1, 1] if row["case"] == "case_02" else [1, 1, 1])
+        assert pdist(aligned) == pytest.approx(pdist(points), abs=1e-3)  # moved as a whole
 
 
 def test_left_sides_are_mirrored_for_the_model_only(tiny_dataset, tmp_path):

@@ -17,7 +17,7 @@ from tools.shape.distance import surface_distance, warp_weights
 from tools.shape.particles import write_particles
 from tools.shape.pdm import PointDistributionModel
 from tools.shape.pictures import modes_picture, statistics_picture
-from tools.shape.procrustes import generalised_procrustes
+from tools.shape.procrustes import fit_similarity, generalised_procrustes
 from tools.shape.sampling import scale_sizes
 from tools.shape.statistics import compactness, generalisation, mode_counts, specificity
 from tools.shape.surfaces import Surface, write_surface
@@ -44,7 +44,12 @@ class ShapeCase(NamedTuple):
 def write_report(
     folder: Path, shapes: Sequence[ShapeCase], found: Correspondences, scaling: bool, start: float, against: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Write ``template.vtk`` and ``.particles``, ``pdm.npz``, tables (CSV), ``summary.json``, ``statistics.png`` and ``modes.png``.
+    """Write the shape model, and how good it is.
+
+    - ``pdm.npz``: the model; ``scores.csv``: the scores of every case in it, mm;
+    - ``aligned/<case>.particles``: the points of every case as the model sees them, mirrored and without pose;
+    - ``template.vtk`` and ``template.particles``: mesh and points of the mean shape, where the aligned points lie;
+    - ``compactness.csv``, ``generalisation.csv``, ``specificity.csv``, ``cases.csv``, ``summary.json``, ``statistics.png``, ``modes.png``.
 
     ``cases.csv`` says for every case how far the template's mesh, warped to its points, is from its surface, and for cases that
     the model has not seen the same of what the model makes of their points.
@@ -68,8 +73,10 @@ def write_report(
     compared = None if against is None else compare(found.points, against, [shape.surface for shape in shapes], trained, scaling)
     aligned = generalised_procrustes(found.points[trained], scaling, found.template_points).aligned
     model = PointDistributionModel.fit(aligned)
-    write_surface(folder / "template.vtk", found.template)
-    write_particles(folder / "template.particles", found.template_points)
+    weights = warp_weights(found.template_points, found.template.vertices)
+    write_surface(folder / "template.vtk", Surface(weights @ model.mean, found.template.faces))
+    write_particles(folder / "template.particles", model.mean)
+    _write_scores(folder, shapes, fit_similarity(found.points, model.mean, scaling).apply(found.points), model)
     model.save(folder / "pdm.npz")
     counts = mode_counts(max(len(model.deviations) - 1, 1))
     tables = {
@@ -83,7 +90,7 @@ def write_report(
         write_csv(folder / "statistics.csv", _side_by_side(compared))
     statistics_picture(folder / "statistics.png", compared.tables if compared else {"model": tables})
     modes_picture(folder / "modes.png", model, found.template, found.template_points)
-    weights, rows = warp_weights(found.template_points, found.template.vertices), []
+    rows = []
     for shape, points, residual in zip(shapes, found.points, found.residuals):
         row = {"case": shape.name, "training": shape.training, "mirrored": shape.mirrored, "residual_mm": float(residual)}
         candidates = {"points": points} if shape.training else {"points": points, "model": model.approximate(points, scaling=scaling)[0]}
@@ -117,6 +124,18 @@ def write_report(
     }
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _write_scores(folder: Path, shapes: Sequence[ShapeCase], aligned: np.ndarray, model: PointDistributionModel) -> None:
+    """Every case in the space of the model: its points, aligned to the mean (N, M, 3), and their scores."""
+    own = {f"{shape.name}.particles" for shape in shapes}
+    for left in (path for path in (folder / "aligned").glob("*.particles") if path.name not in own):
+        left.unlink()  # of an earlier run, in the space of another model
+    rows = []
+    for shape, points, scores in zip(shapes, aligned, model.project(aligned)):
+        write_particles(folder / "aligned" / f"{shape.name}.particles", points)
+        rows.append({"case": shape.name, "training": shape.training, **{f"mode_{k + 1}": float(score) for k, score in enumerate(scores)}})
+    write_csv(folder / "scores.csv", rows)
 
 
 def _side_by_side(compared: Comparison) -> list[dict[str, Any]]:
