@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tools.data.checks import DataError
-from tools.data.decathlon import case_name, read_dataset, read_images
+from tools.data.decathlon import case_name, particle_name, read_dataset, read_images
 from tools.data.domains import read_domains
 
 
@@ -76,6 +77,23 @@ def test_without_training_list_folders_are_listed(edit):
     dataset = read_dataset(root)
     assert len(dataset.cases) == 6
     assert dataset.cases[0].label == root / "labelsTr" / "case_00.nii.gz"
+
+
+@pytest.mark.parametrize("listed", [..., [{"image": "imagesTr/case_00_0000.nii.gz", "label": "labelsTr/case_00.nii.gz"}]])
+def test_particles_of_images_named_as_nnunet_does(edit, listed):
+    root = edit(training=listed)
+    (root / "imagesTr" / "case_00.nii.gz").rename(root / "imagesTr" / "case_00_0000.nii.gz")
+    (root / "particles").mkdir()
+    (root / "particles" / "case_00.particles").write_text("0 0 0\n")
+    assert read_dataset(root).cases[0].particles == root / "particles" / "case_00.particles"
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "expected"),
+    [("a_0000", "l/a.nii.gz", "a"), ("a_0000", "l/a_0000.nii.gz", "a_0000"), ("a_0000", None, "a"), ("a", "l/b.nii.gz", "a")],
+)
+def test_names_of_particle_files(name, label, expected):
+    assert particle_name(name, None if label is None else Path(label)) == expected
 
 
 @pytest.mark.parametrize(

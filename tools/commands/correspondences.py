@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tools.data.checks import DataError
-from tools.data.decathlon import case_name, read_dataset
+from tools.data.decathlon import particle_name, read_dataset
 from tools.data.files import remove_leftovers
 from tools.data.splits import read_split
 from tools.registration.shapes import MESHES
@@ -174,11 +174,6 @@ def _training(sources: dict[str, Path], known: set[str], splits_file: str | None
     return training
 
 
-def _particle_name(name: str, path: Path) -> str:
-    stem = name.removesuffix("_0000")  # nnU-Net's images: the label map's name is that of the case
-    return stem if case_name(path) == stem else name
-
-
 def _shapes(sources: dict[str, Path], training: set[str], label: str, mirror: str | None) -> list[ShapeCase]:
     if label != "all" and (not label.isdigit() or int(label) == 0):
         raise DataError(f"--label must be a label value above 0, or all, got {label!r}")
@@ -193,7 +188,7 @@ def _shapes(sources: dict[str, Path], training: set[str], label: str, mirror: st
         is_mesh = path.suffix.lower() in MESHES
         surface = closed_part(read_surface(path), path) if is_mesh else read_label_surface(path, None if label == "all" else int(label))
         flip = bool(turned and turned.search(name))
-        shapes.append(ShapeCase(_particle_name(name, path), mirrored(surface) if flip else surface, name in training, flip))
+        shapes.append(ShapeCase(particle_name(name, path), mirrored(surface) if flip else surface, name in training, flip))
     return shapes
 
 

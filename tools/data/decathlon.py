@@ -15,7 +15,17 @@ from typing import Any
 
 from tools.data.checks import DataError
 
-__all__ = ["Case", "Dataset", "case_name", "named_folder", "parse_dataset", "read_dataset", "read_description", "read_images"]
+__all__ = [
+    "Case",
+    "Dataset",
+    "case_name",
+    "named_folder",
+    "parse_dataset",
+    "particle_name",
+    "read_dataset",
+    "read_description",
+    "read_images",
+]
 
 SUMMARIES = ("mean", "union")  # in the columns of metrics.csv
 _SUFFIXES = (".nii.gz", ".nii")
@@ -86,14 +96,20 @@ def named_folder(directory: str | os.PathLike, wanted: str) -> Path:
     return Path(directory)
 
 
+def particle_name(name: str, label: Path | None) -> str:
+    """What a case's particle file is named by: the case, but nnU-Net's images ``<case>_0000`` have the name of their label map."""
+    stem = name.removesuffix("_0000")
+    return stem if label is None or case_name(label) == stem else name
+
+
 def read_dataset(directory: str | os.PathLike) -> Dataset:
     """Read a Decathlon-style folder.
 
     Accepted besides the plain form: test entries as strings, nnU-Net's ``{"background": 0}`` way of writing labels, and nnU-Net's
     missing ``training`` list (``imagesTr/<case>_0000.nii.gz`` with ``labelsTr/<case>.nii.gz``). An entry without ``"label"`` is an
     unlabelled case. ``"domain"`` may stand in an entry or once for the whole data set. Particles are named by an entry's
-    ``"particles"`` or found as ``particles/<case>.particles``. Entries of the same ``"patient"`` are never divided between training
-    and what is held out.
+    ``"particles"`` or found as ``particles/<case>.particles`` (:func:`particle_name`). Entries of the same ``"patient"`` are never
+    divided between training and what is held out.
 
     Args:
         directory: the folder that holds ``dataset.json``.
@@ -249,7 +265,7 @@ def _entries(root: Path, path: Path, content: Mapping[str, Any], key: str, domai
             raise DataError(f"{image}: not a NIfTI file (.nii.gz, .nii)")
         name = case_name(image)
         label = root / entry["label"] if entry.get("label") else None
-        particles = _particles(root, name, entry.get("particles"))
+        particles = _particles(root, particle_name(name, label), entry.get("particles"))
         cases.append(Case(name, image, label, entry.get("domain") or domain, particles, None if patient is None else str(patient)))
     return tuple(sorted(cases, key=lambda case: case.name))
 
@@ -265,7 +281,7 @@ def _listed_folder(root: Path, path: Path, domain: str | None) -> tuple[Case, ..
             raise DataError(f"{image}: a second channel; only images of one channel are supported")
         stem = name.removesuffix("_0000")
         label = next((p for p in (root / "labelsTr" / (stem + suffix) for suffix in _SUFFIXES) if p.is_file()), None)
-        cases.append(Case(name, image, label, domain, _particles(root, stem, None)))
+        cases.append(Case(name, image, label, domain, _particles(root, particle_name(name, label), None)))
     taken = {case.label for case in cases}
     for label in _volumes(root / "labelsTr") if (root / "labelsTr").is_dir() else ():
         if label not in taken:
