@@ -182,6 +182,15 @@ def test_too_few_training_cases(tiny_dataset, tmp_path):
         command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), splits_file=str(splits))
 
 
+def test_cases_whose_label_is_not_used_shape_nothing(tiny_dataset, tmp_path):
+    splits, names = tmp_path / "splits.json", [f"case_{k:02d}" for k in range(5)]
+    splits.write_text(json.dumps({"train": names, "labelled": names[1:4], "validation": ["case_05"]}))
+    command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), points=16, splits_file=str(splits))
+    rows = rows_of(tmp_path / "out" / "model" / "cases.csv")
+    assert [row["case"] for row in rows if row["training"] == "True"] == names[1:4]
+    assert len(rows) == 6
+
+
 def test_split_of_another_data_set(tiny_dataset, tmp_path):
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"train": ["case_00", "case_01", "case_02", "knee_7"], "validation": []}))

@@ -63,8 +63,8 @@ def correspondences(
         mirror: regular expression; cases whose name it is found in are mirrored in x for the model. Their particles are mirrored back.
         check_sides: stop where shapes look like mirror images of the others; false takes them as they are.
         scaling: remove size from the shape model.
-        splits_file: splits.json; only its training cases, not those of validation or report, shape the template and the model. The others
-            get particles all the same.
+        splits_file: splits.json; only its training cases, not those of validation or report, shape the template and the model, and of
+            them, where the file names any, only those whose label is used (label_limit). The others get particles all the same.
         turn: shapes may lie in other orientations than the first template; false holds them to small rotations.
         registration: how the template is fitted: splines, or distance_maps, which is slower.
         share: of the variance, 0 to 1, in the modes that points are drawn to; less makes a smaller, more specific model.
@@ -165,10 +165,12 @@ def _training(sources: dict[str, Path], known: set[str], splits_file: str | None
     """Names of the cases that shape template and model."""
     training = set(sources)
     if splits_file:
-        named = set(read_split(splits_file)["train"])
+        record = read_split(splits_file)
+        named = set(record["train"])
         if named - known:
             raise DataError(f"{splits_file}: train case {min(named - known)} is not in the data set")
-        training &= named
+        labelled = record.get("labelled")  # a training with a label_limit knows the labels of these alone
+        training &= named if labelled is None else named & set(labelled)
     if len(training) < LEAST:
         raise DataError(f"{splits_file or 'the input'}: {len(training)} training shapes, at least {LEAST} are needed")
     return training
