@@ -110,6 +110,14 @@ def test_a_mesh_in_metres(tmp_path):
         command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16)
 
 
+def test_meshes_that_are_all_the_same(tmp_path):
+    for k in range(3):
+        write_surface(tmp_path / "meshes" / f"bone_{k}.ply", screw())
+    with pytest.raises(DataError, match="meshes: all shapes are the same"):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), points=16)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_open_mesh_is_named(tmp_path):
     write_screws(tmp_path / "meshes")
     surface = read_surface(tmp_path / "meshes" / "bone_2_R.ply")

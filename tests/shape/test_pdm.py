@@ -53,6 +53,27 @@ def test_pose_is_found(shapes, model):
     assert motion.rotation == pytest.approx(turn.T, abs=0.02)
 
 
+def test_shapes_that_are_all_the_same(shapes):
+    same = shapes[:1] + np.random.default_rng(0).normal(size=(3, 10, 3)) * 1e-12  # rounding is no mode
+    model = PointDistributionModel.fit(same)
+    assert model.reconstruct(model.project(same)) == pytest.approx(same)
+    with pytest.raises(ValueError, match="all shapes are the same"):
+        model.modes_for(0.9)
+
+
+def test_spread_of_errors_is_the_samples():
+    """Three shapes on a line, -1, 0 and 4 mm in every coordinate: without modes their errors are those to the mean of the two others."""
+    shapes = np.array([-1.0, 0.0, 4.0])[:, None, None] * np.ones((3, 2, 3))
+    errors = np.array([3.0, 1.5, 4.5]) * 3**0.5
+    [row] = generalisation(shapes, [0])
+    assert row["error"] == pytest.approx(errors.mean())
+    assert row["std"] == pytest.approx(1.5 * 3**0.5)  # n - 1
+
+
+def test_a_single_random_shape_has_no_spread(shapes, model):
+    assert np.isnan(specificity(model, shapes, [1], samples=1)[0]["std"])
+
+
 def test_generalisation_falls_to_the_noise(shapes):
     rows = generalisation(shapes, [1, 2])
     assert rows[0]["error"] > 0.1

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from tools.data.checks import DataError
+from tools.data.files import write_nifti
 from tools.shape.surfaces import (
     Surface,
     closed_part,
     decimated,
     label_surface,
     mirrored,
+    read_label_surface,
     read_surface,
     size,
     smoothed,
@@ -81,6 +83,14 @@ def test_no_surface_is_named(label, value, message):
     with pytest.raises(DataError, match=message) as error:
         label_surface(label, np.eye(4), value, name="case.nii.gz")
     assert str(error.value).startswith("case.nii.gz: ")
+
+
+def test_label_map_with_nan_is_named(tmp_path):
+    label = ball().astype(np.float32)
+    label[0, 0, 0] = np.nan
+    write_nifti(tmp_path / "case.nii.gz", label, np.eye(4))
+    with pytest.raises(DataError, match=r"case\.nii\.gz: label values are NaN or infinite"):
+        read_label_surface(tmp_path / "case.nii.gz")
 
 
 @pytest.mark.parametrize("suffix", [".vtk", ".ply", ".stl"])

@@ -50,18 +50,18 @@ class PointDistributionModel:
             raise ValueError(f"shapes must be (N, M, 3) with N >= 2, got {shapes.shape}")
         mean = shapes.mean(0)
         _, singular, vt = np.linalg.svd((shapes - mean).reshape(len(shapes), -1), full_matrices=False)
-        keep = singular[: len(shapes) - 1] > 1e-9 * max(singular[0], 1e-12)
+        keep = singular[: len(shapes) - 1] > 1e-9 * max(singular[0], np.linalg.norm(mean - mean.mean(0)))  # the rest is rounding
         modes = vt[: len(keep)][keep]
         # the sign of a singular vector is the library's whim: make its largest entry positive
         largest = modes[np.arange(len(modes)), np.abs(modes).argmax(1)]
         modes = modes * np.sign(largest)[:, None]
         deviations = singular[: len(keep)][keep] / np.sqrt(len(shapes) - 1)
-        return cls(mean, modes.reshape(-1, *mean.shape), deviations, len(shapes))
+        return cls(mean, modes.reshape(len(modes), *mean.shape), deviations, len(shapes))
 
     def project(self, shapes: np.ndarray, modes: int | None = None) -> np.ndarray:
         """Scores (..., K) in mm of aligned shapes (..., M, 3); divide by ``deviations`` to whiten. ``modes``: only so many."""
         offset = np.asarray(shapes, dtype=np.float64) - self.mean
-        return offset.reshape(*offset.shape[:-2], -1) @ self.modes[:modes].reshape(len(self.modes[:modes]), -1).T
+        return offset.reshape(*offset.shape[:-2], -1) @ self.modes[:modes].reshape(-1, self.mean.size).T
 
     def reconstruct(self, scores: np.ndarray) -> np.ndarray:
         """Shapes (..., M, 3) of scores (..., K'); modes beyond K' are zero."""
@@ -83,7 +83,13 @@ class PointDistributionModel:
         return motion.inverse().apply(self.reconstruct(self.project(motion.apply(points), modes))), motion
 
     def explained(self) -> np.ndarray:
-        """Share of the variance that the first 1, 2, ... K modes hold (compactness), (K,)."""
+        """Share of the variance that the first 1, 2, ... K modes hold (compactness), (K,).
+
+        Raises:
+            ValueError: there is no variance, for all shapes are the same.
+        """
+        if not len(self.deviations):
+            raise ValueError("all shapes are the same; a model of shapes needs some that differ")
         variance = np.cumsum(self.deviations**2)
         return variance / variance[-1]
 

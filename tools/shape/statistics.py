@@ -104,4 +104,6 @@ def _left_out(shapes: np.ndarray, modes: Sequence[int]) -> Iterator[list[np.ndar
 
 
 def _rows(modes: Sequence[int], errors: np.ndarray) -> Rows:
-    return [{"modes": count, "error": float(column.mean()), "std": float(column.std())} for count, column in zip(modes, errors.T)]
+    """Mean and the sample's standard deviation (n - 1), NaN of a single shape, by number of modes."""
+    deviations = errors.std(0, ddof=1) if len(errors) > 1 else np.full(errors.shape[1], np.nan)
+    return [{"modes": n, "error": float(mean), "std": float(std)} for n, mean, std in zip(modes, errors.mean(0), deviations)]

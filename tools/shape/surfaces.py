@@ -90,9 +90,11 @@ def read_label_surface(path: str | os.PathLike, value: int | None = None, sigma:
     """The surface of a structure in a NIfTI label map, see :func:`label_surface`.
 
     Raises:
-        DataError: the file cannot be read, or holds no such surface.
+        DataError: the file cannot be read, holds values that are not finite, or no such surface.
     """
     label, affine = read_nifti(Path(path))
+    if not np.isfinite(label).all():
+        raise DataError(f"{path}: label values are NaN or infinite")
     return label_surface(label, affine, value, sigma, level, path)
 
 
