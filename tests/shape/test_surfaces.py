@@ -71,6 +71,13 @@ def test_cavities_are_filled():
     assert label_surface(shell, np.eye(4)).vertices == pytest.approx(label_surface(ball(8.0), np.eye(4)).vertices)
 
 
+def test_a_cavity_that_the_gaussian_closes_changes_no_surface_far_from_it():
+    label = ball(8.0)
+    label[11, 12, 13] = 0
+    surface = label_surface(label, np.eye(4))
+    assert surface.vertices == pytest.approx(label_surface(ball(8.0), np.eye(4)).vertices)
+
+
 def test_structure_at_the_border_is_closed():
     surface = label_surface(np.ones((6, 6, 6)), np.eye(4))
     assert volume(surface) == pytest.approx(216, rel=0.12)  # smoothing rounds the edges off

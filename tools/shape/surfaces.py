@@ -56,6 +56,7 @@ def label_surface(
     """The outer surface of a structure: largest component, cavities filled, Gaussian, marching cubes.
 
     A structure cut by the image's border is closed there; a cavity that is open there, or through a gap in its wall, is not filled.
+    Cavities of a few voxels are left to the Gaussian, which closes them.
 
     Args:
         label: label map (X, Y, Z).
@@ -76,8 +77,11 @@ def label_surface(
         mask = parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     margin = int(np.ceil(4 * sigma)) + 1
-    solid = ndimage.binary_fill_holes(mask[box])  # thresholded bone is hollow, and its inner walls would draw points to them
-    smooth = ndimage.gaussian_filter(np.pad(solid.astype(np.float32), margin), sigma)
+    smooth = _blurred(mask[box], sigma, margin)
+    solid = ndimage.binary_fill_holes(mask[box])
+    cavities = np.pad(solid & ~mask[box], margin)
+    if (smooth[cavities] <= level).any():  # thresholded bone is hollow, and its inner walls would draw points to them
+        smooth = _blurred(solid, sigma, margin)
     if smooth.max() <= level:
         raise DataError(f"{name}: the structure's {int(mask.sum())} voxel(s) are too few for a surface")
     vertices, faces, _, _ = marching_cubes(smooth, level)
@@ -186,6 +190,10 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     flat = faces.ravel()
     total = np.stack([np.bincount(flat, np.repeat(normals[:, axis], 3), len(vertices)) for axis in range(3)], axis=1)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def _blurred(mask: np.ndarray, sigma: float, margin: int) -> np.ndarray:
+    return ndimage.gaussian_filter(np.pad(mask.astype(np.float32), margin), sigma)
 
 
 def _outward(surface: Surface) -> Surface:
