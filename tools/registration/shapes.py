@@ -100,19 +100,16 @@ def write_mesh(path: str | os.PathLike, mesh: Any) -> None:
         ValueError: the format is unknown, or takes no such mesh.
     """
     import pyvista
-    import vtk
 
-    writers = {pyvista.PolyData: vtk.vtkPolyDataWriter, pyvista.UnstructuredGrid: vtk.vtkUnstructuredGridWriter}
+    writers = {pyvista.PolyData: pyvista.PolyDataWriter, pyvista.UnstructuredGrid: pyvista.UnstructuredGridWriter}
     with atomic_path(path) as temporary:
         if temporary.suffix != ".vtk" or type(mesh) not in writers:
             mesh.save(temporary)
             return
-        writer = writers[type(mesh)]()
-        writer.SetFileName(str(temporary))
-        writer.SetInputData(mesh)
-        writer.SetFileVersion(42)
-        writer.SetFileTypeToBinary()
-        writer.Write()
+        writer = writers[type(mesh)](temporary, mesh)
+        writer.data_format = "binary"
+        writer.writer.SetFileVersion(42)
+        writer.write()
 
 
 def move_mesh(source: Path, destination: Path, move: Mover) -> int:
