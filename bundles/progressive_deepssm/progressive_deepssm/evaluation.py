@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from progressive_deepssm.data import check_shape_cases
 from progressive_deepssm.field import check_sizes
 from progressive_deepssm.fitting import read_template
 from progressive_deepssm.modelling import ShapeModeller, ShapePrediction
+from progressive_deepssm.uncertainty import PointErrors, add_usual_uncertainty, over_cases, rank_correlation
 from tools.data.checks import check_dataset
 from tools.data.decathlon import Case, read_dataset
 from tools.data.geometry import GridMapping, load_volume
@@ -36,8 +36,10 @@ __all__ = ["case_metrics", "evaluate"]
 logger = logging.getLogger("evaluation")
 
 
-def case_metrics(case: Case, true: Surface, prediction: ShapePrediction, grid: GridMapping, modeller: ShapeModeller) -> dict[str, float]:
-    """The metrics of one case, whose label has the surface ``true``.
+def case_metrics(
+    case: Case, true: Surface, prediction: ShapePrediction, grid: GridMapping, modeller: ShapeModeller
+) -> tuple[dict[str, float], PointErrors]:
+    """The metrics of one case, whose label has the surface ``true``, and the errors of its points.
 
     - ``surface_mm``, ``hausdorff_mm``: of the predicted and the true label's surface, point to triangle, both directions averaged;
     - ``mean_shape_surface_mm``: the same of the mean of the training shapes, which looks at no image;
@@ -55,7 +57,8 @@ def case_metrics(case: Case, true: Surface, prediction: ShapePrediction, grid: G
     row = {"surface_mm": found.mean, "hausdorff_mm": found.hausdorff}
     row["mean_shape_surface_mm"] = mean_distance(modeller.mean_shape(grid.affine))
     row["uncertainty_mm"] = float(prediction.uncertainty.mean())
-    row["uncertainty_surface_spearman"] = _rank_correlation(prediction.uncertainty, point_distances(prediction.points, true))
+    errors = PointErrors(prediction.uncertainty, point_distances(prediction.points, true), None)
+    row["uncertainty_surface_spearman"] = rank_correlation(errors.expected, errors.surface).statistic
     if shape["segmentation"]:
         truth, affine = load_volume(case.label)
         spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
@@ -65,11 +68,12 @@ def case_metrics(case: Case, true: Surface, prediction: ShapePrediction, grid: G
         points = read_particles(case.particles, shape["points"])[: shape["scales"][-1]]
         for scale in prediction.scales:
             row[f"rmse_mm_{len(scale)}"] = float(((scale - points[: len(scale)]) ** 2).sum(1).mean() ** 0.5)
-        row["uncertainty_spearman"] = _rank_correlation(prediction.uncertainty, np.linalg.norm(prediction.points - points, axis=1))
+        errors = errors._replace(point=np.linalg.norm(prediction.points - points, axis=1))
+        row["uncertainty_spearman"] = rank_correlation(errors.expected, errors.point).statistic
         mean = modeller.mean_shape(grid.affine)
         row["placed_mean_surface_mm"] = mean_distance(fit_similarity(mean, points).apply(mean))
         row["pdm_surface_mm"] = mean_distance(modeller.reconstruction(points, grid.affine))
-    return row
+    return row, errors
 
 
 def evaluate(
@@ -85,6 +89,9 @@ def evaluate(
     evaluate_on: str = "held_out",
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` and ``summary.json``: the metrics of :func:`case_metrics`, and ``seconds`` from the image file to its surface.
+
+    Of the uncertainty also what one map for all cases reaches, and in the summary, as ``uncertainty_over_cases``, whether it tells
+    which case is bad (:mod:`progressive_deepssm.uncertainty`).
 
     Beside them ``surfaces.png``, the best, the median and the worst predicted surface, and ``scales.png``, the errors of the points at
     every scale, where true points are known.
@@ -112,25 +119,24 @@ def evaluate(
     sizes = plan.extra["shape"]
     check_shape_cases([case for case in cases if case.particles is not None], sizes["points"], sizes["structure"])
     modeller = ShapeModeller(network, read_template(model_dir), plan, device, precision)
-    rows, surfaces = [], []
+    rows: list[dict[str, Any]] = []
+    surfaces, errors = [], []
     for case in cases:
         begin = time.perf_counter()
         prediction, grid = modeller(case.image)
         seconds = time.perf_counter() - begin
         true = read_label_surface(case.label, sizes["structure"])
-        row: dict[str, Any] = {"case": case.name} | case_metrics(case, true, prediction, grid, modeller) | {"seconds": seconds}
+        metrics, own = case_metrics(case, true, prediction, grid, modeller)
+        row = {"case": case.name, **metrics, "seconds": seconds}
         rows.append(row)
+        errors.append(own)
         distances = point_distances(prediction.surface.vertices, true)
         surfaces.append(ScoredSurface(case.name, row["surface_mm"], prediction.surface, distances))
         logger.info(f"{case.name}: surface distance {row['surface_mm']:.3f} mm, mean shape {row['mean_shape_surface_mm']:.3f} mm")
     surfaces_picture(Path(output_dir) / "surfaces.png", best_median_worst(surfaces))
-    errors = {f"{size} points": [row[f"rmse_mm_{size}"] for row in rows if f"rmse_mm_{size}" in row] for size in sizes["scales"]}
-    if all(errors.values()):
-        errors_picture(Path(output_dir) / "scales.png", errors, "RMSE of a point in a case, mm")
-    return write_metrics(output_dir, rows, split=split, seed=seed, **(details or {}))
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return float("nan")
-    return float(spearmanr(first, second).statistic)
+    add_usual_uncertainty(rows, errors)
+    by_scale = {f"{size} points": [row[f"rmse_mm_{size}"] for row in rows if f"rmse_mm_{size}" in row] for size in sizes["scales"]}
+    if all(by_scale.values()):
+        errors_picture(Path(output_dir) / "scales.png", by_scale, "RMSE of a point in a case, mm")
+    told = {"uncertainty_over_cases": over_cases(rows, sizes["scales"][-1])}
+    return write_metrics(output_dir, rows, split=split, seed=seed, **told, **(details or {}))

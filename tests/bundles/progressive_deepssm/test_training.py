@@ -79,9 +79,11 @@ def test_evaluation(evaluated):
     assert values["rmse_mm_64"].mean() < 2.25  # 1.5 voxels
     assert (values["pdm_surface_mm"] < values["placed_mean_surface_mm"]).all()
     assert (values["dice_mean"] > 0.5).all()
-    assert {"rmse_mm_16", "rmse_mm_32", "uncertainty_spearman", "uncertainty_surface_spearman", "seconds"} <= set(values)
+    correlations = {f"{kind}{of}_spearman" for kind in ("", "usual_") for of in ("uncertainty", "uncertainty_surface")}
+    assert {"rmse_mm_16", "rmse_mm_32", "seconds", *correlations} <= set(values)
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["cases"] == 3
+    assert {metric: found["n"] for metric, found in summary["uncertainty_over_cases"].items()} == {"surface_mm": 3, "rmse_mm_64": 3}
     assert summary["metrics"]["surface_mm"]["mean"] == pytest.approx(values["surface_mm"].mean())
 
 
