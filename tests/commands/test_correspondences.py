@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pears import moved, pear
 from scipy.spatial.distance import pdist
 from screws import screw
 
@@ -14,16 +15,20 @@ from tools.__main__ import main
 from tools.commands import correspondences as command
 from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
+from tools.data.files import write_json
+from tools.shape import correspondence
 from tools.shape.distance import point_distances
 from tools.shape.particles import read_particle_set, read_particles, write_particles
 from tools.shape.pdm import PointDistributionModel
+from tools.shape.procrustes import mirror as reflect
 from tools.shape.sampling import farthest_point_order
 from tools.shape.surfaces import Surface, mirrored, read_label_surface, read_surface, write_surface
 
 
 @pytest.fixture(autouse=True)
 def few_controls(monkeypatch):
-    monkeypatch.setattr(command, "correspond", functools.partial(command.correspond, controls=64, refinements=1))
+    for name in ("correspond", "correspond_to"):
+        monkeypatch.setattr(command, name, functools.partial(getattr(command, name), controls=64, refinements=1))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -285,3 +290,187 @@ def test_the_points_to_compare_with_are_kept(tiny_dataset, tmp_path):
 def test_no_folder_of_other_points(tiny_dataset, tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         command.correspondences(str(tmp_path / "out"), dataset_dir=str(tiny_dataset), against=str(tmp_path / "nowhere"))
+
+
+def test_new_cases_get_the_points_of_a_model(tmp_path, capsys):
+    """Cases beside a training, the same cases by its model afterwards, and the same cases by themselves."""
+    names = [f"pear_{k}" for k in range(8)]
+    generator = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        length, width, bend = generator.uniform(-1, 1, 3)
+        surface = moved(pear(18 + 2 * length, 10 + width, 6 - length / 4, 0.25 + 0.05 * bend), 12, k)
+        write_surface(tmp_path / "all" / f"{name}.ply", surface)
+        if k > 4:
+            write_surface(tmp_path / "new" / f"{name}.ply", surface)
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": names[:5], "validation": names[5:]}))
+    model, to = tmp_path / "beside" / "model", tmp_path / "model"
+    command.correspondences(str(tmp_path / "beside"), meshes=str(tmp_path / "all"), points=48, splits_file=str(splits))
+    write_surface(to / "model" / "template.vtk", pear())
+    (to / "model" / "compactness.csv").write_text("of an earlier run")
+    options = ["--meshes", str(tmp_path / "new"), "--model", str(model)]
+    assert main(["correspondences", "--to", str(to), *options]) == 0
+    command.correspondences(str(tmp_path / "alone"), meshes=str(tmp_path / "new"), points=48)
+    beside, by_model, alone = (
+        read_particle_set([tmp_path / folder / f"{name}.particles" for name in names[5:]], 48) for folder in ("beside", "model", "alone")
+    )
+    # the template's mesh is the mean of the fits there and follows the mean points here, so a fit may slide: by less than a quarter of
+    # these meshes' edges of about 2 mm in the mean, and by less than half of one anywhere
+    assert np.linalg.norm(by_model - beside, axis=2).mean(1).max() < 0.5
+    assert np.linalg.norm(by_model - beside, axis=2).max() < 1.0
+    assert np.linalg.norm(alone - beside, axis=2).mean(1).min() > 5
+    for name, points in zip(names[5:], by_model):
+        assert point_distances(points, read_surface(tmp_path / "new" / f"{name}.ply")).max() < 0.01
+
+    assert "cases that it has not seen" in capsys.readouterr().err
+    written = {path.name for path in (to / "model").iterdir()}
+    assert written == {"aligned", "cases.csv", "pdm.npz", "scores.csv", "summary.json", "template.particles", "template.vtk"}
+    for name in ("template.vtk", "template.particles", "pdm.npz"):
+        assert (to / "model" / name).read_bytes() == (model / name).read_bytes()
+    columns = ("residual_mm", "points_surface_mm", "points_hausdorff_mm", "model_surface_mm", "model_hausdorff_mm")
+    rows = {row["case"]: row for row in rows_of(model / "cases.csv")}
+    for row in rows_of(to / "model" / "cases.csv"):
+        assert row["training"] == "False"
+        assert [float(row[column]) for column in columns] == pytest.approx([float(rows[row["case"]][c]) for c in columns], abs=0.3)
+    pdm = PointDistributionModel.load(model / "pdm.npz")
+    for row in rows_of(to / "model" / "scores.csv"):
+        aligned = read_particles(to / "model" / "aligned" / f"{row['case']}.particles")
+        assert pdm.project(aligned) == pytest.approx([float(row[f"mode_{k + 1}"]) for k in range(4)], abs=1e-3)
+    summary = json.loads((to / "model" / "summary.json").read_text())
+    assert (summary["training_shapes"], summary["shapes"], summary["model"]) == (5, 3, str(model))
+
+    # its copy is a model as well, and a case gets the same points in whatever company
+    (tmp_path / "one").mkdir()
+    (tmp_path / "new" / "pear_6.ply").rename(tmp_path / "one" / "pear_6.ply")
+    command.correspondences(str(tmp_path / "again"), meshes=str(tmp_path / "one"), model=str(to / "model"), points=48)
+    assert (read_particles(tmp_path / "again" / "pear_6.particles") == by_model[1]).all()
+
+
+def write_model(folder: Path, scaling: bool = False) -> np.ndarray:
+    """A model of 24 points of a pear, with two modes of stretching that do not change its size much; returns its mean."""
+    template = pear()
+    template = Surface(template.vertices - template.vertices.mean(0), template.faces)
+    mean = template.vertices[farthest_point_order(template.vertices, 24)]
+    stretches = [1 + sign * 0.1 * np.array(axes) for axes in ((-1, 2, 0), (0, 1, -1)) for sign in (-1, 1)]
+    write_surface(folder / "template.vtk", template)
+    write_particles(folder / "template.particles", mean)
+    PointDistributionModel.fit(np.stack([mean * stretch for stretch in stretches])).save(folder / "pdm.npz")
+    write_json(folder / "summary.json", {"scaling": scaling})
+    return mean
+
+
+def write_pears(folder: Path) -> None:
+    """A right and a left one, mirror images of each other."""
+    surface = moved(pear(19, 9.3, 6.9, 0.27), 12, 1)
+    write_surface(folder / "pear_R.ply", surface)
+    write_surface(folder / "pear_L.ply", mirrored(surface))
+
+
+@pytest.mark.parametrize("registration", ["splines", "distance_maps"])
+def test_a_left_side_gets_the_points_of_a_right_model(tmp_path, monkeypatch, registration):
+    coarse = functools.partial(correspondence.DistanceMapRegistration, resolution=20, iterations=20)
+    monkeypatch.setattr(correspondence, "DistanceMapRegistration", coarse)
+    write_model(tmp_path / "model")
+    write_pears(tmp_path / "meshes")
+    where = {"meshes": str(tmp_path / "meshes"), "model": str(tmp_path / "model")}
+    command.correspondences(str(tmp_path / "out"), mirror="_L$", registration=registration, **where)
+    left, right = read_particle_set([tmp_path / "out" / f"pear_{side}.particles" for side in "LR"], 24)
+    assert reflect(left) == pytest.approx(right, abs=2e-4)  # twice what the files round
+
+
+def test_another_side_than_the_model_is_refused(tmp_path):
+    write_model(tmp_path / "model")
+    write_pears(tmp_path / "meshes")
+    with pytest.raises(DataError, match="pear_L: mirror images of the model's template; --mirror REGEX"):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), model=str(tmp_path / "model"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("scaling", [True, False])
+def test_size_is_the_models_to_judge(tmp_path, scaling):
+    """A case half as large again as the mean: a model without size follows it, one of like sizes cannot."""
+    mean = write_model(tmp_path / "model", scaling)
+    template = read_surface(tmp_path / "model" / "template.vtk")
+    write_surface(tmp_path / "meshes" / "large.ply", moved(Surface(1.5 * template.vertices, template.faces), 10, 0))
+    command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), model=str(tmp_path / "model"))
+    rebuilt = float(rows_of(tmp_path / "out" / "model" / "cases.csv")[0]["model_surface_mm"])
+    aligned = read_particles(tmp_path / "out" / "model" / "aligned" / "large.particles")
+    if scaling:
+        true = moved(Surface(1.5 * mean, template.faces), 10, 0).vertices
+        assert np.linalg.norm(read_particles(tmp_path / "out" / "large.particles") - true, axis=1).mean() < 0.5  # of 54 mm length
+        assert rebuilt < 0.5
+        assert aligned.std() / mean.std() == pytest.approx(1, rel=0.01)
+    else:
+        assert rebuilt > 2
+        assert aligned.std() / mean.std() > 1.2
+
+
+def test_a_new_case_in_metres(tmp_path):
+    write_model(tmp_path / "model")
+    surface = pear()
+    write_surface(tmp_path / "meshes" / "pear.ply", Surface(surface.vertices / 1000, surface.faces))
+    with pytest.raises(DataError, match=r"pear\.ply: 0\.0\d+ mm in size .* the model's template is 1\d"):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), model=str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "template.vtk").unlink(), r"template\.vtk: "),
+        (lambda folder: (folder / "template.particles").unlink(), r"template\.particles: missing"),
+        (lambda folder: (folder / "pdm.npz").unlink(), r"pdm\.npz: missing"),
+        (lambda folder: (folder / "summary.json").unlink(), r"summary\.json: missing"),
+        (lambda folder: write_json(folder / "summary.json", {}), r'summary\.json: no "scaling"'),
+        (
+            lambda folder: write_particles(folder / "template.particles", pear().vertices[:20]),
+            r"template\.particles: 20 points, but .* has 24",
+        ),
+        (
+            lambda folder: write_particles(folder / "template.particles", read_particles(folder / "template.particles") + [0, 0, 0.5]),
+            r"template\.particles: not the mean of pdm\.npz .* make the model anew",
+        ),
+        (
+            lambda folder: write_surface(folder / "template.vtk", pear(19)),
+            r"template\.particles: its points are no vertices of template\.vtk",
+        ),
+    ],
+)
+def test_files_of_a_model_that_cannot_be_used(tmp_path, damage, message):
+    write_model(tmp_path / "model")
+    write_pears(tmp_path / "meshes")
+    damage(tmp_path / "model")
+    with pytest.raises(DataError, match=message):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), model=str(tmp_path / "model"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points": 48}, "--points must be left out, or be the 24 of --model"),
+        ({"splits_file": "splits.json"}, "--splits_file does not go with --model"),
+        ({"scaling": True}, "--scaling does not go with --model"),
+        ({"against": "."}, "--against does not go with --model"),
+        ({"model": "nowhere"}, "nowhere: no such folder"),
+    ],
+)
+def test_requests_that_do_not_go_with_a_model(tmp_path, options, message):
+    write_model(tmp_path / "model")
+    write_pears(tmp_path / "meshes")
+    with pytest.raises(DataError, match=message):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), **{"model": str(tmp_path / "model")} | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_model_is_not_written_over(tmp_path):
+    write_model(tmp_path / "model")
+    write_pears(tmp_path / "meshes")
+    with pytest.raises(DataError, match="would be written over; choose another --to"):
+        command.correspondences(str(tmp_path), meshes=str(tmp_path / "meshes"), model=str(tmp_path / "model"))
+
+
+def test_no_mesh_at_all(tmp_path):
+    write_model(tmp_path / "model")
+    (tmp_path / "meshes").mkdir()
+    with pytest.raises(DataError, match="meshes: no labelled case, or no mesh"):
+        command.correspondences(str(tmp_path / "out"), meshes=str(tmp_path / "meshes"), model=str(tmp_path / "model"))

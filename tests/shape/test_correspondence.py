@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import pyvista
-from scipy.spatial.transform import Rotation
+from pears import moved, pear
 
 from tools.data.phantoms import make_phantom
 from tools.shape import correspondence
@@ -14,23 +14,7 @@ from tools.shape.distance import point_distances, warp_weights
 from tools.shape.distance_maps import DistanceMapRegistration, signed_distance_map
 from tools.shape.icp import place
 from tools.shape.splines import SplineRegistration, Target
-from tools.shape.surfaces import Surface, from_polydata, label_surface
-
-
-def pear(length: float = 18.0, width: float = 9.0, height: float = 7.0, bend: float = 0.25, subdivisions: int = 3) -> Surface:
-    """A bent pear without symmetry; the same vertex is the same place whatever the sizes."""
-    ball = from_polydata(pyvista.Icosphere(radius=1.0, nsub=subdivisions))
-    x, y, z = ball.vertices.T
-    taper = 1 + 0.4 * x + 0.15 * np.sin(3 * y)
-    return Surface(np.column_stack((length * x, width * y * taper + length * bend * x**2, height * z * taper + 2 * x * y)), ball.faces)
-
-
-def moved(surface: Surface, degrees: float, seed: int) -> Surface:
-    generator = np.random.default_rng(seed)
-    axis = generator.normal(size=3)
-    turn = Rotation.from_rotvec(np.deg2rad(degrees) * axis / np.linalg.norm(axis)).as_matrix()
-    return Surface(surface.vertices @ turn.T + generator.normal(size=3) * 80, surface.faces)
-
+from tools.shape.surfaces import from_polydata, label_surface
 
 FAMILY = [pear(18 + a, 9 + b, 7 - a / 4, 0.25 + c) for a, b, c in ((0, 0, 0), (2, 0.5, 0.05), (-2, 1, 0), (1, -1, -0.05), (-1, -0.5, 0.05))]
 

@@ -53,6 +53,12 @@ def test_pose_is_found(shapes, model):
     assert motion.rotation == pytest.approx(turn.T, abs=0.02)
 
 
+def test_half_of_the_scores_is_half_way_to_the_mean(shapes, model):
+    whole, mean, half = (model.approximate(shapes[3], shrinkage=shrinkage)[0] for shrinkage in (1, 0, 0.5))
+    assert np.abs(whole - mean).max() > 0.1
+    assert half == pytest.approx((whole + mean) / 2)
+
+
 def test_shapes_that_are_all_the_same(shapes):
     same = shapes[:1] + np.random.default_rng(0).normal(size=(3, 10, 3)) * 1e-12  # rounding is no mode
     model = PointDistributionModel.fit(same)

@@ -19,6 +19,8 @@ def test_beginnings_are_smaller_choices():
 
 def test_start_can_be_chosen():
     assert farthest_point_order(np.eye(3), 1, start=2).tolist() == [2]
+    line = np.array([[x, 0.0, 0.0] for x in (0, 1, 2, 3, 4, 10)])
+    assert farthest_point_order(line, 4, start=[2, 1]).tolist() == [2, 1, 5, 4]
 
 
 @pytest.mark.parametrize("count", [0, 4])

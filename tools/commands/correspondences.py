@@ -17,11 +17,11 @@ from tools.data.files import remove_leftovers
 from tools.data.splits import read_split
 from tools.registration.shapes import MESHES
 from tools.shape.comparison import belonging
-from tools.shape.correspondence import REGISTRATIONS, SHARE, correspond, medoid
+from tools.shape.correspondence import REGISTRATIONS, SHARE, ShapeModel, correspond, correspond_to, medoid
 from tools.shape.distance import point_distances
 from tools.shape.particles import read_particle_set, write_particles
 from tools.shape.procrustes import mirror as reflect
-from tools.shape.report import ShapeCase, write_report
+from tools.shape.report import ShapeCase, read_model, write_cases, write_report
 from tools.shape.sides import RATIO, mirror_ratios
 from tools.shape.surfaces import Surface, closed_part, mirrored, read_label_surface, read_surface, size
 
@@ -29,6 +29,7 @@ __all__ = ["correspondences"]
 
 LEAST = 3  # shapes that a model of shapes needs
 LEAST_POINTS = 16
+POINTS = 512
 NAMED = 3  # cases that a message names, at most
 ODD_SIZE = 5  # times the median of the set, or a fifth of it: metres among millimetres, another bone
 ODD_FIT = 3  # times the median distance of the points' surfaces: a case worth a look
@@ -37,7 +38,7 @@ ODD_FIT = 3  # times the median distance of the points' surfaces: a case worth a
 def correspondences(
     to: str,
     dataset_dir: str | None = None,
-    points: int = 512,
+    points: int | None = None,
     meshes: str | None = None,
     label: str = "all",
     mirror: str | None = None,
@@ -48,6 +49,7 @@ def correspondences(
     registration: str = "splines",
     share: float = SHARE,
     against: str | None = None,
+    model: str | None = None,
     force: bool = False,
 ) -> None:
     """Write TO/<case>.particles (LPS mm of each case's own image or mesh) and, into TO/model, template, shape model, figures and pictures.
@@ -57,7 +59,7 @@ def correspondences(
     Args:
         to: folder for the particle files; DATASET_DIR/particles is where training looks for them.
         dataset_dir: Decathlon-style folder, whose labelled cases are used.
-        points: corresponding points a case.
+        points: corresponding points a case; 512, or with --model as many as it has.
         meshes: folder of closed surface meshes (.vtk .vtp .ply .stl .obj) instead of a data set; the largest part of each counts.
         label: label value of the structure; all takes everything but the background as one.
         mirror: regular expression; cases whose name it is found in are mirrored in x for the model. Their particles are mirrored back.
@@ -70,13 +72,16 @@ def correspondences(
         share: of the variance, 0 to 1, in the modes that points are drawn to; less makes a smaller, more specific model.
         against: folder of other .particles of the same cases, such as those of ShapeWorks: both models side by side in
             TO/model/statistics.csv and .png. They lie in the space of the surfaces or, for mirrored cases, of their mirror images.
+        model: folder "model" that this command wrote for other cases: no template is made, its own is fitted to these cases, of which one
+            is enough, so that their points correspond to those of the others. It stays as it is. Points of two separate runs do not
+            correspond.
         force: write into a folder that holds particle files of another origin, over those of the same cases.
 
     Raises:
         DataError: input that cannot be used, in one line that names the file.
     """
     start = time.perf_counter()
-    if isinstance(points, bool) or not isinstance(points, int) or points < LEAST_POINTS:
+    if points is not None and (isinstance(points, bool) or not isinstance(points, int) or points < LEAST_POINTS):
         raise DataError(f"--points must be a whole number of at least {LEAST_POINTS}, got {points!r}")
     if registration not in REGISTRATIONS:
         raise DataError(f"--registration must be {' or '.join(REGISTRATIONS)}, got {registration!r}")
@@ -87,12 +92,17 @@ def correspondences(
         raise DataError(f"{folder}: not a folder")
     if against is not None and Path(against).resolve() == folder.resolve():
         raise DataError(f"{folder}: the points of --against lie here; choose another --to")
+    known = None
+    if model is not None:
+        known = _known(Path(model), folder, points, {"splits_file": splits_file, "scaling": scaling, "against": against})
     if not force:
         _check_own(folder)
-    sources, known = _sources(dataset_dir, meshes)
-    training = _training(sources, known, splits_file)
-    shapes = _shapes(sources, training, label, mirror)
-    _check_sizes(list(sources.values()), [shape.surface for shape in shapes])
+    sources, cases = _sources(dataset_dir, meshes)
+    if not sources:
+        raise DataError(f"{dataset_dir or meshes}: no labelled case, or no mesh")
+    shapes = _shapes(sources, set() if known else _training(sources, cases, splits_file), label, mirror)
+    surfaces = [shape.surface for shape in shapes]
+    _check_sizes(list(sources.values()), surfaces, known)
     others = None if against is None else _others(Path(against), shapes)
     stages = {"side": "compared", "mean": "template", "fit": "fitted", "refine": "refined"}
 
@@ -100,26 +110,27 @@ def correspondences(
         _say(f"{stages[stage]:<8} {k + 1:>4}/{len(shapes)} {shapes[k].name} ({time.perf_counter() - start:.0f} s)")
 
     if check_sides:
-        _check_sides(shapes, lambda k: report("side", k))
+        _check_sides(shapes, known, lambda k: report("side", k))
+    way = {"turn": turn, "registration": registration, "share": share, "progress": report}
     try:
-        found = correspond(
-            [shape.surface for shape in shapes],
-            points,
-            [shape.training for shape in shapes],
-            turn,
-            registration=registration,
-            share=share,
-            progress=report,
-        )
+        if known:
+            found = correspond_to(known, surfaces, **way)
+        else:
+            found = correspond(surfaces, points or POINTS, [shape.training for shape in shapes], **way)
     except ValueError as error:
-        raise DataError(f"{dataset_dir or meshes}: {error}") from error
+        raise DataError(f"{model or dataset_dir or meshes}: {error}") from error
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     for shape, own in zip(shapes, found.points):
         write_particles(folder / f"{shape.name}.particles", reflect(own) if shape.mirrored else own)
-    summary = write_report(folder / "model", shapes, found, scaling, start, others)
+    if known:
+        summary = write_cases(folder / "model", shapes, found, known, Path(model), start)
+    else:
+        summary = write_report(folder / "model", shapes, found, scaling, start, others)
     needed = " / ".join(str(count) for count in summary["modes_for"].values())
-    _say(f"modes for 90 / 95 / 99 %: {needed}; surface of the points {summary['points_surface_mm']:.3f} mm off the true one")
+    unseen = summary["model_surface_mm_of_unseen"]
+    rebuilt = "" if unseen is None else f", and {unseen:.3f} mm as the model rebuilds cases that it has not seen"
+    _say(f"modes for 90 / 95 / 99 %: {needed}; surface of the points {summary['points_surface_mm']:.3f} mm off the true one{rebuilt}")
     worst = summary["worst_case"]
     if worst["points_surface_mm"] > ODD_FIT * worst["median_mm"]:
         _say(f"worst: {worst['case']}, {worst['points_surface_mm']:.3f} mm, where the median is {worst['median_mm']:.3f}; look at it")
@@ -128,6 +139,21 @@ def correspondences(
         rebuilt = " and ".join(f"{compared[name]['surface_mm']:.3f} mm off by the points of {name}" for name in ("model", "against"))
         _say(f"surfaces: {rebuilt}; points of {against} carried from all other cases land {compared['points_mm']['mean']:.3f} mm off")
     print(folder)
+
+
+def _known(path: Path, to: Path, points: int | None, others: dict[str, object]) -> ShapeModel:
+    """The model in a folder, where the request goes with it; ``others`` are options that do not."""
+    for option, given in others.items():
+        if given:
+            raise DataError(f"--{option} does not go with --model, which stays as it is; leave it out")
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder")
+    if path.resolve() == (to / "model").resolve():
+        raise DataError(f"{path}: the model of --model would be written over; choose another --to")
+    model = read_model(path)
+    if points not in (None, len(model.numbers)):
+        raise DataError(f"--points must be left out, or be the {len(model.numbers)} of --model {path}, got {points}")
+    return model
 
 
 def _check_own(folder: Path) -> None:
@@ -194,26 +220,33 @@ def _shapes(sources: dict[str, Path], training: set[str], label: str, mirror: st
     return shapes
 
 
-def _check_sizes(paths: Sequence[Path], surfaces: Sequence[Surface]) -> None:
-    """Check that all surfaces are of about one size."""
+def _check_sizes(paths: Sequence[Path], surfaces: Sequence[Surface], known: ShapeModel | None) -> None:
+    """Check that all surfaces are of about one size, with a known model of its template's."""
     sizes = np.array([size(surface) for surface in surfaces])
-    median = np.median(sizes)
+    usual, whose = (size(known.template), "the model's template") if known else (np.median(sizes), "the median of the shapes")
     for path, own in zip(paths, sizes):
-        if not median / ODD_SIZE < own < median * ODD_SIZE:
-            what = f"{path}: {own:.3g} mm in size (root mean square), where the median of the shapes is {median:.3g}"
+        if not usual / ODD_SIZE < own < usual * ODD_SIZE:
+            what = f"{path}: {own:.3g} mm in size (root mean square), where {whose} is {usual:.3g}"
             raise DataError(f"{what}; is it in other units, or another structure?")
 
 
-def _check_sides(shapes: Sequence[ShapeCase], progress: Callable[[int], None]) -> None:
-    """Check that no shape, mirrored where that is asked for, is a mirror image of the training shape in the middle of the set."""
-    members = [shape for shape in shapes if shape.training]
-    middle = members[medoid([shape.surface for shape in members])]
-    ratios = mirror_ratios(middle.surface, [shape.surface for shape in shapes], progress)
+def _check_sides(shapes: Sequence[ShapeCase], known: ShapeModel | None, progress: Callable[[int], None]) -> None:
+    """Check that no shape, mirrored where that is asked for, is a mirror image of the known model's template, or of the set's middle.
+
+    The middle is the training shape there.
+    """
+    if known:
+        template, whose = known.template, "the model's template"
+    else:
+        members = [shape for shape in shapes if shape.training]
+        middle = members[medoid([shape.surface for shape in members])]
+        template, whose = middle.surface, middle.name
+    ratios = mirror_ratios(template, [shape.surface for shape in shapes], progress)
     odd = [shape.name for shape, ratio in zip(shapes, ratios) if ratio < RATIO]
     if odd:
         more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
         yet = ", with this --mirror" if any(shape.mirrored for shape in shapes) else ""
-        what = f"{', '.join(odd[:NAMED])}{more}: mirror images of {middle.name}{yet}"
+        what = f"{', '.join(odd[:NAMED])}{more}: mirror images of {whose}{yet}"
         raise DataError(f"{what}; --mirror REGEX mirrors the cases of one side by their names, --check_sides false takes all as they are")
 
 

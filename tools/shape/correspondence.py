@@ -7,6 +7,9 @@
    to its surface along the normals. What had slid along the surface is lost, the form is not (the aim of ShapeWorks' ensemble
    entropy, Cates et al. 2007, by alternating projection).
 5. The points are moved onto the nearest place of their surface's triangles.
+
+Points of further surfaces that correspond to those of a model begin at step 3, with the model's mean mesh and its points, and the fits are
+drawn to the model's modes.
 """
 
 from __future__ import annotations
@@ -16,18 +19,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tools.shape.distance import closest_points
+from tools.shape.distance import closest_points, warp_weights
 from tools.shape.distance_maps import DistanceMapRegistration
 from tools.shape.pdm import PointDistributionModel
-from tools.shape.procrustes import fit_similarity, generalised_procrustes
+from tools.shape.procrustes import generalised_procrustes
 from tools.shape.splines import SplineRegistration, Target
 from tools.shape.surfaces import Surface, decimated, smoothed, volume
 
-__all__ = ["REGISTRATIONS", "SHARE", "Correspondences", "correspond", "medoid"]
+__all__ = ["REGISTRATIONS", "SHARE", "Correspondences", "ShapeModel", "correspond", "correspond_to", "medoid"]
 
 REGISTRATIONS = ("splines", "distance_maps")
 
 CONTROLS = 768
+REFINEMENTS = 4
 FIRST_ROUND = 40  # shapes that make the mean
 TEMPLATE_VERTICES = 6000
 SHRINKAGE = 0.9
@@ -35,7 +39,7 @@ SHARE = 0.9
 
 
 class Correspondences(NamedTuple):
-    """What :func:`correspond` found.
+    """What :func:`correspond` or :func:`correspond_to` found.
 
     Attributes:
         template: mesh of the mean shape, mm.
@@ -50,6 +54,22 @@ class Correspondences(NamedTuple):
     residuals: np.ndarray
 
 
+class ShapeModel(NamedTuple):
+    """A shape model that further surfaces can be given the points of.
+
+    Attributes:
+        template: mesh of the mean shape, mm.
+        numbers: (M,), of the template's vertices that are the points, in their order.
+        pdm: the model of the points; its mean is ``template.vertices[numbers]``.
+        scaling: whether it is one of shapes without size.
+    """
+
+    template: Surface
+    numbers: np.ndarray
+    pdm: PointDistributionModel
+    scaling: bool
+
+
 def medoid(surfaces: Sequence[Surface]) -> int:
     """Number of the shape in the middle of the set by size and extents along its principal axes."""
     extents = [np.linalg.eigvalsh(np.cov(surface.vertices.T)) for surface in surfaces]
@@ -62,7 +82,7 @@ def correspond(
     count: int = 512,
     training: Sequence[bool] | None = None,
     turn: bool = True,
-    refinements: int = 4,
+    refinements: int = REFINEMENTS,
     shrinkage: float = SHRINKAGE,
     share: float = SHARE,
     controls: int = CONTROLS,
@@ -90,10 +110,7 @@ def correspond(
         ValueError: there are fewer than three training surfaces, more points asked for than the template has vertices, or the
             registration is unknown, or the share not above 0 and at most 1.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1, got {share}")
-    if registration not in REGISTRATIONS:
-        raise ValueError(f"registration must be one of {', '.join(REGISTRATIONS)}, not {registration!r}")
+    _check_way(registration, share)
     training = np.ones(len(surfaces), dtype=bool) if training is None else np.asarray(training, dtype=bool)
     members = np.flatnonzero(training)
     if len(members) < 3:
@@ -110,14 +127,76 @@ def correspond(
     fitted = _fit_all(make(first, controls), targets, members[:: -(-len(members) // FIRST_ROUND)], turn, "mean", report)
     template = Surface(generalised_procrustes(fitted, reference=first.vertices).mean, first.faces)
 
+    def draw(fitted: np.ndarray) -> list[np.ndarray]:
+        model = PointDistributionModel.fit(generalised_procrustes(fitted[members], reference=template.vertices).aligned)
+        modes = model.modes_for(share)
+        return [model.approximate(vertices, modes, shrinkage=shrinkage)[0] for vertices in fitted]
+
     splines = SplineRegistration(template, controls)
-    fitter = splines if registration == "splines" else make(template, controls)
+    return _spread(splines, count, targets, registration, turn, refinements, draw, report)
+
+
+def correspond_to(
+    model: ShapeModel,
+    surfaces: Sequence[Surface],
+    turn: bool = True,
+    refinements: int = REFINEMENTS,
+    shrinkage: float = SHRINKAGE,
+    share: float = SHARE,
+    controls: int = CONTROLS,
+    registration: str = "splines",
+    progress: Callable[[str, int], None] | None = None,
+) -> Correspondences:
+    """Put the points of a model on further surfaces, each for itself.
+
+    Args:
+        model: it stays as it is.
+        surfaces: closed meshes of the same anatomy and side, at least one.
+        turn, refinements, shrinkage, share, controls, registration, progress: as in :func:`correspond`; the modes are the model's.
+
+    Raises:
+        ValueError: the registration is unknown, the share not above 0 and at most 1, or the model without a mode.
+    """
+    _check_way(registration, share)
+    count, modes = len(model.numbers), model.pdm.modes_for(share)
+    weights = warp_weights(model.pdm.mean, model.template.vertices)
+
+    def draw(fitted: np.ndarray) -> list[np.ndarray]:
+        return [weights @ model.pdm.approximate(vertices[model.numbers], modes, model.scaling, shrinkage)[0] for vertices in fitted]
+
+    splines = SplineRegistration(model.template, max(controls, count), first=model.numbers)
+    targets = [Target(surface) for surface in surfaces]
+    return _spread(splines, count, targets, registration, turn, refinements, draw, progress or (lambda stage, number: None))
+
+
+def _check_way(registration: str, share: float) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}")
+    if registration not in REGISTRATIONS:
+        raise ValueError(f"registration must be one of {', '.join(REGISTRATIONS)}, not {registration!r}")
+
+
+def _spread(
+    splines: SplineRegistration,
+    count: int,
+    targets: Sequence[Target],
+    registration: str,
+    turn: bool,
+    refinements: int,
+    draw: Callable[[np.ndarray], Sequence[np.ndarray]],
+    report: Callable[[str, int], None],
+) -> Correspondences:
+    """Steps 3 to 5: the template's first ``count`` control points, on every surface.
+
+    Args:
+        draw: what the main modes make of all fits (N, V, 3), in the fits' own places.
+    """
+    template, chosen = splines.template, splines.order[:count]
+    fitter = splines if registration == "splines" else DistanceMapRegistration(template, len(splines.order))
     fitted = _fit_all(fitter, targets, range(len(targets)), turn, "fit", report)
     for _ in range(refinements):
-        fitted = _refine(splines, targets, fitted, members, shrinkage, share, report)
-
-    chosen = splines.order[:count]
-    points = [closest_points(vertices[chosen], surface) for vertices, surface in zip(fitted, surfaces)]
+        fitted = _refine(splines, targets, draw(fitted), report)
+    points = [closest_points(vertices[chosen], target.surface) for vertices, target in zip(fitted, targets)]
     residuals = [np.linalg.norm(vertices[chosen] - moved, axis=1).mean() for vertices, moved in zip(fitted, points)]
     return Correspondences(template, template.vertices[chosen], np.stack(points), np.array(residuals))
 
@@ -138,21 +217,11 @@ def _fit_all(
 
 
 def _refine(
-    registration: SplineRegistration,
-    targets: Sequence[Target],
-    fitted: np.ndarray,
-    members: np.ndarray,
-    shrinkage: float,
-    share: float,
-    report: Callable[[str, int], None],
+    registration: SplineRegistration, targets: Sequence[Target], drawn: Sequence[np.ndarray], report: Callable[[str, int], None]
 ) -> np.ndarray:
-    """One round of step 4 on the template's vertices (N, V, 3)."""
-    model = PointDistributionModel.fit(generalised_procrustes(fitted[members], reference=registration.template.vertices).aligned)
-    modes = model.modes_for(share)
+    """One round of step 4 from what the modes make of the fits, (N, V, 3): back to the surfaces."""
     refined = []
-    for number, (vertices, target) in enumerate(zip(fitted, targets)):
-        motion = fit_similarity(vertices, model.mean)
-        base = motion.inverse().apply(model.reconstruct(shrinkage * model.project(motion.apply(vertices), modes)))
+    for number, (base, target) in enumerate(zip(drawn, targets)):
         refined.append(registration.step(base, target, registration.smoothers[-1], base))
         report("refine", number)
     return np.stack(refined)

@@ -68,19 +68,22 @@ class PointDistributionModel:
         scores = np.asarray(scores, dtype=np.float64)
         return self.mean + np.tensordot(scores, self.modes[: scores.shape[-1]], axes=1)
 
-    def approximate(self, points: np.ndarray, modes: int | None = None, scaling: bool = False) -> tuple[np.ndarray, Similarity]:
+    def approximate(
+        self, points: np.ndarray, modes: int | None = None, scaling: bool = False, shrinkage: float = 1.0
+    ) -> tuple[np.ndarray, Similarity]:
         """What the model makes of a shape anywhere in space.
 
         Args:
             points: (M, 3), mm, in any pose.
             modes: number of modes; all by default.
             scaling: whether the model was made of shapes without size.
+            shrinkage: what is left of the scores; less than 1 draws the shape towards the mean.
 
         Returns:
             the shape (M, 3) of the model in the pose of ``points``, and the motion from there to the model's frame.
         """
         motion = fit_similarity(points, self.mean, scaling)
-        return motion.inverse().apply(self.reconstruct(self.project(motion.apply(points), modes))), motion
+        return motion.inverse().apply(self.reconstruct(shrinkage * self.project(motion.apply(points), modes))), motion
 
     def explained(self) -> np.ndarray:
         """Share of the variance that the first 1, 2, ... K modes hold (compactness), (K,).

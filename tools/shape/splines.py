@@ -79,11 +79,19 @@ class SplineRegistration:
         controls: number of control points: farthest-first vertices, at most all.
         stiffness: weights of the bending energy, from stiff to soft; 1 leaves little more than an affine map.
         steps: for each of them.
+        first: numbers of vertices that are the first control points, at most ``controls``.
     """
 
-    def __init__(self, template: Surface, controls: int = 768, stiffness: Sequence[float] = STIFFNESS, steps: int = STEPS) -> None:
+    def __init__(
+        self,
+        template: Surface,
+        controls: int = 768,
+        stiffness: Sequence[float] = STIFFNESS,
+        steps: int = STEPS,
+        first: Sequence[int] | None = None,
+    ) -> None:
         self.template, self.steps = template, steps
-        self.order = farthest_point_order(template.vertices, min(controls, len(template.vertices)))
+        self.order = farthest_point_order(template.vertices, min(controls, len(template.vertices)), first)
         points = template.vertices[self.order]
         # the kernel's sums grow with the number of points, and so must the smoothing
         self.smoothers = [warp_weights(points, template.vertices, "linear", len(points) * value).astype(np.float32) for value in stiffness]
