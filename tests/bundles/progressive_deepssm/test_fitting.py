@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,14 @@ from torch import nn
 
 from progressive_deepssm.fitting import ErrorCalibrator, check_correspondence
 from progressive_deepssm.networks import network_from_plan
+from tools.bundle.checkpoint import load_weights
 from tools.data.checks import DataError
 from tools.data.plan import Plan
 from tools.networks.shape_networks import ShapeNetwork, ShapeOutput
-from tools.shape.procrustes import mirror
+from tools.shape.procrustes import fit_similarity, mirror
+from tools.shape.report import read_model
+
+MODELS = Path(__file__).resolve().parents[3] / "bundles" / "progressive_deepssm" / "models"
 
 EXPECTED = torch.tensor([0.5, 1.0, 4.0])  # mm
 
@@ -88,3 +93,10 @@ def test_points_that_do_not_correspond_to_the_model(network, change, fault):
     points[1] = change(points[1])
     with pytest.raises(DataError, match=fault):
         check_correspondence(network, points, list("abcd"))
+
+
+def test_the_points_of_the_shipped_shape_model_are_those_of_the_shipped_network():
+    """One is the mean of aligned shapes, the other of shapes as they lie; neighbouring points are 1 to 3 mm apart."""
+    network = load_weights(MODELS / "model.pt", network_from_plan(Plan.load(MODELS / "plan.json")))
+    own, mean = network.decoders[-1].mean.double().numpy(), read_model(MODELS / "correspondences").pdm.mean
+    assert np.linalg.norm(fit_similarity(own, mean).apply(own) - mean, axis=1).max() < 0.5
