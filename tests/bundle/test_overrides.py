@@ -132,21 +132,18 @@ def test_run_finds_the_call(bundle, capsys):
     assert "trained with 0.5" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("value", [40, -0.1, "all", True, float("nan")])
-def test_a_share_that_is_none(bundle, value, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        *(("cache_rate", value, "from 0 to 1") for value in (40, -0.1, "all", True, float("nan"))),
+        *(("learning_rate", value, "from 0 on") for value in (-0.1, "fast")),
+    ],
+)
+def test_a_share_or_rate_that_is_none(bundle, name, value, wanted, capsys, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     with pytest.raises(RuntimeError) as caught:
-        run("training", config_file=config(bundle), cache_rate=value)
-    assert str(cause(caught.value)) == f"--cache_rate must be a number from 0 to 1, not {value!r}"
-    assert "trained" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("value", [-0.1, "fast"])
-def test_a_rate_that_is_none(bundle, value, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    with pytest.raises(RuntimeError) as caught:
-        run("training", config_file=config(bundle), learning_rate=value)
-    assert str(cause(caught.value)) == f"--learning_rate must be a number from 0 on, not {value!r}"
+        run("training", config_file=config(bundle), **{name: value})
+    assert str(cause(caught.value)) == f"--{name} must be a number {wanted}, not {value!r}"
     assert "trained" not in capsys.readouterr().out
 
 
