@@ -214,10 +214,15 @@ class RunData:
         self.plan.save(self.output_dir / "plan.json")
         self._save_split()
 
+    @property
+    def _asked(self) -> Mapping[str, Any]:
+        """What this run asks of the networks, as the plan's ``extra`` has it."""
+        return self._extra
+
     def _say_what_stays(self) -> None:
         """Log which settings of this run do not come to bear, since the networks are the model's."""
         own = _flat(self.plan.extra)
-        wanted = _flat({group: settings for group, settings in self._extra.items() if group in self.plan.extra})
+        wanted = _flat({group: settings for group, settings in self._asked.items() if group in self.plan.extra})
         kept = [f"{name} {own.get(name, 'unset')} (not {value})" for name, value in wanted.items() if own.get(name, False) != value]
         if kept:
             logger.info(f"{self.model_dir / 'plan.json'}: the model's own settings stay: {', '.join(kept)}")

@@ -96,7 +96,7 @@ def write_report(
         write_csv(folder / "statistics.csv", _side_by_side(compared))
     statistics_picture(folder / "statistics.png", compared.tables if compared else {"model": tables})
     modes_picture(folder / "modes.png", model, found.template, found.template_points)
-    summary = _write_cases(folder, shapes, found, model, scaling, start) | {"against": compared.summary if compared else None}
+    summary = _write_cases(folder, shapes, found, weights, model, scaling, start) | {"against": compared.summary if compared else None}
     write_json(folder / "summary.json", summary)
     return summary
 
@@ -147,17 +147,26 @@ def write_cases(
             shutil.copyfile(source / name, temporary)
     for name in QUALITY_FILES:
         (folder / name).unlink(missing_ok=True)  # of an earlier run, about another model
-    summary = _write_cases(folder, shapes, found, model.pdm, model.scaling, start) | {"model": source}
+    weights = warp_weights(found.template_points, found.template.vertices)
+    summary = _write_cases(folder, shapes, found, weights, model.pdm, model.scaling, start) | {"model": source}
     write_json(folder / "summary.json", summary)
     return summary
 
 
 def _write_cases(
-    folder: Path, shapes: Sequence[ShapeCase], found: Correspondences, model: PointDistributionModel, scaling: bool, start: float
+    folder: Path,
+    shapes: Sequence[ShapeCase],
+    found: Correspondences,
+    weights: np.ndarray,
+    model: PointDistributionModel,
+    scaling: bool,
+    start: float,
 ) -> dict[str, Any]:
-    """Write ``scores.csv``, ``aligned/`` and ``cases.csv``; what is to be said in short about the cases, and about the model alone."""
+    """Write ``scores.csv``, ``aligned/`` and ``cases.csv``; what is to be said in short about the cases, and about the model alone.
+
+    ``weights`` warp the template's mesh to points.
+    """
     _write_scores(folder, shapes, fit_similarity(found.points, model.mean, scaling).apply(found.points), model)
-    weights = warp_weights(found.template_points, found.template.vertices)
     rows = []
     for shape, points, residual in zip(shapes, found.points, found.residuals):
         row = {"case": shape.name, "training": shape.training, "mirrored": shape.mirrored, "residual_mm": float(residual)}

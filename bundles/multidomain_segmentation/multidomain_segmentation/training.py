@@ -60,9 +60,8 @@ class MultiDomainUpdate:
 
     Raises:
         DataError: the loss gives the prior a weight, no stage trains it before, and it does not come trained either; it gives the
-            contrastive term one, and the network has no projection; the first stage of a
-            network that does not come trained learns from answers; or ``teacher_decay`` is not in [0, 1), or
-            ``background_weight`` not positive.
+            contrastive term one, and the network has no projection; the first stage of a network that does not come trained learns from
+            answers; or ``teacher_decay`` is not in [0, 1), or ``background_weight`` not positive.
     """
 
     def __init__(

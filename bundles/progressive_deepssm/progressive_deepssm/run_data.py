@@ -182,11 +182,11 @@ class ShapeRunData(RunData):
             learnt = "a segmentation, which would be forgotten: give one above 0" if own["segmentation"] else "no segmentation: give 0"
             raise DataError(f"--segmentation_weight: the model of {plan} has learnt {learnt}")
 
-    def _say_what_stays(self) -> None:
+    @property
+    def _asked(self) -> Mapping[str, Any]:
         own = self.plan.extra["shape"]
         refinements = refinement_numbers(self._shape.get("refinements", 1), own["scales"])
-        self._extra = {"shape": {**self._shape, "refinements": refinements, "modes": self._modes_of(own)}}
-        super()._say_what_stays()
+        return {"shape": {**self._shape, "refinements": refinements, "modes": self._modes_of(own)}}
 
     def _modes_of(self, own: Mapping[str, Any]) -> list[int]:
         """The modes asked for, by the scales of a model, and at most as many as it has: it may have had fewer cases."""
