@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 #: command -> (module, what in it fire runs, what it is for); modules are imported when their command is called
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "data": ("tools.commands.data", "COMMANDS", "make phantoms, download the hippocampus set, or split a set"),
+    "data": ("tools.commands.data", "COMMANDS", "make phantoms, get the hippocampus set, split a set, or say which images to label"),
     "apply-field": ("tools.commands.apply_field", "apply_field", "carry images, labels, points and meshes by a displacement field"),
     "correspondences": ("tools.commands.correspondences", "correspondences", "put corresponding points on shapes, and model them"),
     "benchmark": ("tools.commands.benchmark", "benchmark", "measure speed beside other packages"),
