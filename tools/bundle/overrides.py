@@ -32,7 +32,7 @@ __all__ = ["OverrideError", "check_overrides", "to_bool"]
 WORKFLOW_IDS = ("initialize", "run", "finalize")
 TARGET_KEYS = ("_target_", "_desc_", "_disabled_", "_requires_", "_mode_")
 COUNTS = ("epochs", "epoch_length", "validation_interval", "batch_size", "slices_per_domain", "slices")
-SHARES = ("cache_rate", "foreground_share", "labelled_pairs")
+SHARES = ("cache_rate", "foreground_share", "labelled_pairs", "prior_softness")
 WEIGHTS = re.compile(r".*_weight|.*_decay|(?:.*_)?learning_rate")  # numbers from 0 on
 CLOSE = 0.8  # similarity from which a keyword to a **kwargs callable counts as misspelled
 

@@ -16,6 +16,8 @@ from tools.networks.multidomain_unet import MultiDomainOutput
 
 __all__ = ["DomainParts", "MultiDomainLoss", "OverlapLoss", "ReconstructionParts"]
 
+WEIGHTINGS = ("equal", "loss")
+
 
 class DomainParts(NamedTuple):
     """Weighted parts of the segmentation network's loss and their sum, scalars; and L_seg of each domain, not divided."""
@@ -55,10 +57,11 @@ class OverlapLoss(nn.Module):
 
 
 class MultiDomainLoss(nn.Module):
-    """(1/K) sum_k L_seg,k + l_c L_con + l_p (1/K) sum_k L_prior,k over the K domains of a batch (Boutillon et al., 2022).
+    """sum_k w_k L_seg,k + l_c L_con + l_p (1/K) sum_k L_prior,k over the K domains of a batch (Boutillon et al., 2022).
 
-    Ours: sums over the domains are divided by their number, so that the size of a step does not depend on it. Of a network with deep
-    supervision, L_seg,k is the mean over its scales, weighted 1, 1/2, 1/4, ... from the finest (at least 1/16), each against the
+    Ours: the weights w_k of the domains sum to 1, so that the size of a step does not depend on their number. They are 1/K, or in proportion
+    to the domain's own loss, w_k = L_seg,k / sum_j L_seg,j without gradient: what is hard, or learns late, counts more (as in Guo et al.,
+    Dynamic Task Prioritization, ECCV 2018, by the loss instead of a measure of performance). Of a network with deep supervision, L_seg,k is the mean over its scales, weighted 1, 1/2, 1/4, ... from the finest (at least 1/16), each against the
     label's average over its pixels.
 
     Args:
@@ -67,9 +70,10 @@ class MultiDomainLoss(nn.Module):
         prior_weight: l_p; 0 switches the term off.
         cross_entropy_weight: see :class:`OverlapLoss`.
         temperature: of the contrastive term.
+        domain_weighting: "equal" or "loss", see above.
 
     Raises:
-        DataError: a weight is negative, or the prior has a weight and is missing.
+        DataError: a weight is negative, the prior has a weight and is missing, or ``domain_weighting`` is unknown.
     """
 
     def __init__(
@@ -79,17 +83,21 @@ class MultiDomainLoss(nn.Module):
         prior_weight: float = 0.1,
         cross_entropy_weight: float = 1.0,
         temperature: float = 0.1,
+        domain_weighting: str = "equal",
     ) -> None:
         super().__init__()
         if min(contrastive_weight, prior_weight, cross_entropy_weight) < 0:
             raise DataError("the weights of a loss must not be negative")
         if prior_weight and prior is None:
             raise DataError("prior_weight needs a prior")
+        if domain_weighting not in WEIGHTINGS:
+            raise DataError(f"domain_weighting must be one of {', '.join(WEIGHTINGS)}, not {domain_weighting!r}")
         self.overlap, self.contrast = OverlapLoss(cross_entropy_weight), MultiscaleContrastiveLoss(temperature)
         self.scales = DeepSupervisionLoss(self.overlap)
         self.scales.interp_mode = "area"
         self.prior = None if prior is None else AnatomicalPriorLoss(prior)
         self.contrastive_weight, self.prior_weight = contrastive_weight, prior_weight
+        self.domain_weighting = domain_weighting
 
     def forward(self, output: MultiDomainOutput, labels: Mapping[str, torch.Tensor], domains: torch.Tensor) -> DomainParts:
         """Loss of the segmentation network.
@@ -111,10 +119,21 @@ class MultiDomainLoss(nn.Module):
             contrastive = self.contrastive_weight * self.contrast(output.embeddings, domains)
         if self.prior_weight:
             priors = [self.prior(value.softmax(1), labels[name], name) for name, value in logits.items()]
-        segmentation, prior = sum(overlaps.values()) / len(overlaps), self.prior_weight * sum(priors) / len(overlaps)
+        losses = torch.stack(list(overlaps.values()))
+        weights = losses.detach() if self.domain_weighting == "loss" else torch.ones_like(losses)
+        segmentation, prior = (weights * losses).sum() / weights.sum(), self.prior_weight * sum(priors) / len(overlaps)
         return DomainParts(segmentation + contrastive + prior, segmentation, contrastive, prior, overlaps)
 
-    def reconstruction(self, autoencoder: nn.Module, labels: Mapping[str, torch.Tensor]) -> ReconstructionParts:
-        """Loss of the auto-encoder on the masks of each domain, (n, C_k, H, W): (1/K) sum_k L_seg(decoded, mask)."""
-        parts = {name: self.overlap(autoencoder(masks, name).float(), masks) for name, masks in labels.items()}
+    def reconstruction(
+        self, autoencoder: nn.Module, labels: Mapping[str, torch.Tensor], shown: Mapping[str, torch.Tensor] | None = None
+    ) -> ReconstructionParts:
+        """Loss of the auto-encoder on the masks of each domain, (n, C_k, H, W): (1/K) sum_k L_seg(decoded, mask).
+
+        Args:
+            autoencoder: :class:`tools.networks.mask_autoencoder.MaskAutoencoder`.
+            labels: by domain, the masks that it is to decode.
+            shown: the masks that it encodes, where these are not the same.
+        """
+        shown = labels if shown is None else shown
+        parts = {name: self.overlap(autoencoder(shown[name], name).float(), masks) for name, masks in labels.items()}
         return ReconstructionParts(sum(parts.values()) / len(parts), parts)

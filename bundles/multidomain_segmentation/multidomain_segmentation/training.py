@@ -54,6 +54,9 @@ class MultiDomainUpdate:
         teacher_decay: decay a step of the running average of the network's weights and norms' statistics, the teacher, whose most probable
             classes stand in for missing labels (Tarvainen & Valpola, NeurIPS 2017).
         background_weight: factor on the background's probability there, see :func:`tools.bundle.teacher.most_probable`.
+        prior_softness: the prior is shown masks that are softened, each by a share drawn from 0 to this one of the uniform distribution over
+            its domain's classes, and decodes the clean ones. An auto-encoder of hard masks alone takes an answer that is right and not
+            certain for another shape.
 
     Attributes:
         teacher: the average, an ``AveragedModel``; None where no stage learns from answers.
@@ -82,6 +85,7 @@ class MultiDomainUpdate:
         finetune: bool | str = False,
         teacher_decay: float = 0.99,
         background_weight: float = 1.0,
+        prior_softness: float = 0.0,
     ) -> None:
         check_background_weight(background_weight)
         if loss.prior_weight and not to_bool(finetune) and schedule.begin("prior") >= schedule.begin("network"):
@@ -96,7 +100,7 @@ class MultiDomainUpdate:
         self.networks = {"network": network, "prior": prior}
         self.optimizers = {"network": optimizer, "prior": prior_optimizer}
         self.schedule, self.plan, self.loss, self.augmentation = schedule, plan, loss, augmentation
-        self.background_weight = background_weight
+        self.background_weight, self.prior_softness = background_weight, prior_softness
         self.seed, self.max_norm, self.rank, self.new_domains = int(seed), max_norm, rank, tuple(new_domains)
         device = next(network.parameters()).device
         self.dtype = autocast_dtype(precision, device)
@@ -125,7 +129,7 @@ class MultiDomainUpdate:
                 parts = self.loss(self.networks["network"](images, domains), labels, domains)
                 values = {f"network/{key}": getattr(parts, key) for key in ("segmentation", "contrastive", "prior")}
             else:
-                parts = self.loss.reconstruction(self.networks["prior"], labels)
+                parts = self.loss.reconstruction(self.networks["prior"], labels, self.soften(labels, number))
                 values = {}
         network = self.networks[name]
         share = partial(_share, network) if name == "prior" and processes() > 1 else None
@@ -171,6 +175,15 @@ class MultiDomainUpdate:
                 image[rows] = augmentation.intensities(part, generator) if images else part
             labels[name] = one_hot
         return image, labels, domains
+
+    def soften(self, labels: Mapping[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        """One-hot masks by domain, (n, C_k, H, W), each mixed with the uniform distribution over its classes, see ``prior_softness``."""
+        softened = {}
+        for name, masks in labels.items():
+            generator = seeded_generator(self.seed, step, name_seed(name), self.rank, 1)
+            share = self.prior_softness * torch.rand(len(masks), 1, 1, 1, generator=generator).to(masks.device)
+            softened[name] = (1 - share) * masks + share / masks.shape[1]
+        return softened
 
     @torch.no_grad()
     def answer(self, images: torch.Tensor, domain: str) -> torch.Tensor:

@@ -129,6 +129,20 @@ def test_coarser_scales_by_hand():
     assert float(parts.segmentation) == pytest.approx((fine_loss + coarse_loss / 2) / 1.5, abs=1e-4)
 
 
+@pytest.mark.parametrize(("weighting", "ankle", "value"), [("equal", 0.5, 0.699254), ("loss", 0.853157, 1.048098)])
+def test_weighting_of_domains_by_hand(weighting, ankle, value):
+    """Half of the pixels are the structure; undecided: 1/2 + ln 2 = 1.193147; sure to 0.9: 0.1 - ln 0.9 = 0.205361."""
+    labels = torch.tensor([[0.0, 0, 1, 1]]).view(1, 1, 2, 2)
+    labels = torch.cat((1 - labels, labels), 1)
+    undecided, sure = torch.zeros(1, 2, 2, 2, requires_grad=True), (0.1 + 0.8 * labels).log()
+    output = MultiDomainOutput({"ankle": DomainLogits(slice(0, 1), undecided), "knee": DomainLogits(slice(1, 2), sure)}, [], [])
+    loss = MultiDomainLoss(None, 0.0, 0.0, domain_weighting=weighting)
+    parts = loss(output, {"ankle": labels, "knee": labels}, torch.tensor([0, 1]))
+    assert float(parts.segmentation) == pytest.approx(value, abs=1e-4)
+    (found,), (own,) = (torch.autograd.grad(part, undecided, retain_graph=True) for part in (parts.loss, parts.domains["ankle"]))
+    torch.testing.assert_close(found, ankle * own, rtol=1e-4, atol=0)
+
+
 def batch() -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
     torch.manual_seed(1)
     labels = {name: torch.nn.functional.one_hot(torch.randint(3, (2, 16, 16)), 3).movedim(-1, 1).float() for name in PLAN.names}
@@ -156,3 +170,8 @@ def test_parts_can_be_switched_off(network):
 def test_a_prior_is_needed():
     with pytest.raises(ValueError, match="prior_weight needs a prior"):
         MultiDomainLoss(None, prior_weight=0.1)
+
+
+def test_an_unknown_weighting():
+    with pytest.raises(DataError, match="domain_weighting must be one of equal, loss, not 'focal'"):
+        MultiDomainLoss(None, 0.0, 0.0, domain_weighting="focal")

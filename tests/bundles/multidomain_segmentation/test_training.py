@@ -108,6 +108,32 @@ def test_augmentation_depends_on_seed_step_and_domain_alone():
     torch.testing.assert_close(labels.sum(1), torch.ones(2, 16, 16))
 
 
+def test_the_prior_is_shown_softened_masks():
+    masks = {"knee": F.one_hot(torch.randint(2, (6, 8, 8), generator=torch.Generator().manual_seed(1)), 2).movedim(-1, 1).float()}
+    made = update(prior_softness=0.5)
+    shown = made.soften(masks, 3)["knee"]
+    torch.testing.assert_close(shown.sum(1), torch.ones(6, 8, 8))
+    shares = 2 * shown.amin((1, 2, 3))  # of the uniform distribution over two classes
+    assert len(set(shares.tolist())) == 6
+    assert 0 < shares.min() < shares.max() < 0.5
+    torch.testing.assert_close(shown, (1 - shares.view(-1, 1, 1, 1)) * masks["knee"] + shares.view(-1, 1, 1, 1) / 2)
+    assert torch.equal(made.soften(masks, 3)["knee"], shown)
+    assert not torch.equal(made.soften(masks, 4)["knee"], shown)
+
+
+def test_the_prior_decodes_the_masks_as_they_are():
+    made, data, asked = update(prior_softness=0.5), batch([2, 2]), {}
+
+    def reconstruction(prior, labels, shown):
+        asked.update(labels=labels["knee"], shown=shown["knee"])
+        return MultiDomainLoss.reconstruction(made.loss, prior, labels, shown)
+
+    made.loss.reconstruction = reconstruction
+    step(made, data, 1)
+    torch.testing.assert_close(asked["labels"], F.one_hot(data["label"], 2).movedim(-1, 1).float())
+    assert 0 < asked["shown"].min() < asked["shown"].max() < 1
+
+
 ANSWERS = [{"name": "a", "learn_from": "answers"}]
 
 
