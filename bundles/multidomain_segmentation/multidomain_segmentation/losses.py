@@ -59,10 +59,12 @@ class OverlapLoss(nn.Module):
 class MultiDomainLoss(nn.Module):
     """sum_k w_k L_seg,k + l_c L_con + l_p (1/K) sum_k L_prior,k over the K domains of a batch (Boutillon et al., 2022).
 
-    Ours: the weights w_k of the domains sum to 1, so that the size of a step does not depend on their number. They are 1/K, or in proportion
-    to the domain's own loss, w_k = L_seg,k / sum_j L_seg,j without gradient: what is hard, or learns late, counts more (as in Guo et al.,
-    Dynamic Task Prioritization, ECCV 2018, by the loss instead of a measure of performance). Of a network with deep supervision, L_seg,k is the mean over its scales, weighted 1, 1/2, 1/4, ... from the finest (at least 1/16), each against the
-    label's average over its pixels.
+    Ours: the weights w_k of the domains sum to 1, so that the size of a step does not depend on how many there are. They are 1/K, or in
+    proportion to the domain's own loss, w_k = L_seg,k / sum_j L_seg,j without gradient: what is hard, or learns late, counts more (after
+    Guo et al., Dynamic Task Prioritization, ECCV 2018, by the loss instead of a measure of performance).
+
+    Of a network with deep supervision, L_seg,k is the mean over its scales, weighted 1, 1/2, 1/4, ... from the finest (at least 1/16), each
+    against the label's average over its pixels.
 
     Args:
         prior: the auto-encoder of masks, or None where there is no prior; it is held, not registered (its weights are not learnt here).

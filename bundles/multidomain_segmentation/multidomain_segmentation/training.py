@@ -54,9 +54,9 @@ class MultiDomainUpdate:
         teacher_decay: decay a step of the running average of the network's weights and norms' statistics, the teacher, whose most probable
             classes stand in for missing labels (Tarvainen & Valpola, NeurIPS 2017).
         background_weight: factor on the background's probability there, see :func:`tools.bundle.teacher.most_probable`.
-        prior_softness: the prior is shown masks that are softened, each by a share drawn from 0 to this one of the uniform distribution over
-            its domain's classes, and decodes the clean ones. An auto-encoder of hard masks alone takes an answer that is right and not
-            certain for another shape.
+        prior_softness: the prior is shown masks that are mixed with the uniform distribution over their classes, each by a share drawn
+            from 0 to this, and decodes the clean ones. An auto-encoder of hard masks alone takes an answer that is right and not certain
+            for another shape.
 
     Attributes:
         teacher: the average, an ``AveragedModel``; None where no stage learns from answers.
