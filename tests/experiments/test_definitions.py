@@ -12,6 +12,7 @@ import pytest
 from tools.commands.experiment import BUNDLES, carry_out, experiment, selected_runs
 from tools.data.checks import DataError
 from tools.data.files import write_csv
+from tools.experiments.confusion import read_rows
 from tools.experiments.definition import Run
 from tools.experiments.reading import find_definition, read_definition
 from tools.experiments.runs import Experiment
@@ -47,7 +48,8 @@ def answer(command, log, environment):
     if command[4] == "evaluating":
         domains = options.get("target", options["domains"]).split(",")
         dice = 0.9 if "full" in folder.parent.name else 0.8
-        write_csv(folder / "metrics.csv", [{"case": "1", "domain": d, "dice_mean": dice, "auto_answer": d} for d in domains])
+        rows = [{"case": "1", "domain": d, "dice_mean": dice, f"dice_{d} bone": dice, "auto_answer": d} for d in domains]
+        write_csv(folder / "metrics.csv", rows)
     return 0
 
 
@@ -143,7 +145,13 @@ def test_table_of_schemes_and_domains(work):
     text = (made.folder / "table.md").read_text()
     assert "steps (network + prior)" in text
     assert "domain found for held-out volumes: 100.0% of 20 right" in text
-    assert (made.folder / "cases.csv").read_text().startswith("row,domain,case,dice_mean")
+    assert "| full | spine_vb1 | spine_vb1 bone | 0.900 |  |" in text
+    lines = read_rows(made.folder / "structures.csv")
+    assert len(lines) == 4 + 4 + 1
+    assert [line["row"] for line in lines if line["domain"] == "spine_vb3"] == [*made.definition.structures.rows]
+    cases = (made.folder / "cases.csv").read_text()
+    assert cases.startswith("row,domain,case,dice_mean")
+    assert "dice_spine_vb1 bone" in cases.splitlines()[0]
 
 
 def test_optional_seeds_count_once_they_are_done(work):

@@ -4,6 +4,7 @@ import pytest
 
 from tools.data.checks import DataError
 from tools.data.files import write_json
+from tools.experiments.definition import Metric
 from tools.experiments.reading import find_definition, read_definition
 
 CONTENT = {
@@ -20,6 +21,7 @@ CONTENT = {
         "joint": {"of": ["joint_*/network"], "domains": ["knee", "ankle"]},
         "joint on knees": {"of": ["joint_seed0_fold0/network"], "domain": "knee"},
     },
+    "structures": {"rows": ["joint", "alone"], "metrics": {"dice": {"title": "Dice"}, "hd": {"title": "distance", "decimals": 1}}},
     "comparisons": {"knee": {"a": "joint, knee", "b": "alone, knee", "metric": "dice"}},
     "confusions": {"found": {"of": ["joint_*/network"], "truth": "domain", "answer": "auto", "alike": [["knee", "ankle"]]}},
     "projections": {"Some, or all": {"of": {"some": "some_fold0/maps", "joint": "joint_seed0_fold1/maps"}}},
@@ -70,6 +72,8 @@ def test_other_parts(read):
     assert not definition.requirements["gain"].reached(0)
     assert definition.projections["Some, or all"].of == {"some": ("some_fold0", "maps"), "joint": ("joint_seed0_fold1", "maps")}
     assert definition.projections["Some, or all"].picture == "some_or_all.png"
+    assert definition.structures.rows == ("joint", "alone")
+    assert definition.structures.metrics["hd"] == Metric("distance", 1)
 
 
 def test_evaluations_of_some_repetitions(read):
@@ -115,6 +119,10 @@ def test_a_domain_whose_name_is_part_of_anothers(read, of):
             {"a b": {"of": {"a": "some_fold0/maps"}}, "A-B": {"of": {"a": "some_fold0/maps"}}},
             "'A-B' would be drawn as a_b.png, which is that of 'a b'",
         ),
+        ("structures", {"rows": ["jiont"], "metrics": {}}, "structures has an unknown row 'jiont'; did you mean 'joint'"),
+        ("structures", {"metrics": {"dice": {"title": "Dice"}}}, "structures lacks 'rows'"),
+        ("structures", {"rows": ["joint"], "metrics": {}}, "structures needs at least one entry of 'rows' and of 'metrics'"),
+        ("structures", {"rows": ["joint"], "metrics": {"dice": {}}}, "structures, metric 'dice' lacks 'title'"),
         ("group_by", "(", "group_by '(' is not a regular expression"),
         ("confusions", {"c": {"of": ["joint_*/network"], "truth": "domain"}}, "lacks 'answer'"),
         ("requirements", {"q": {"confusion": "fuond", "at_least": 1}}, "unknown confusion 'fuond'; did you mean 'found'"),

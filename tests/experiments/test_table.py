@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tools.data.checks import DataError
 from tools.data.files import write_csv
 from tools.experiments.confusion import confuse, read_rows
 from tools.experiments.definition import Confusion, Requirement, Row
-from tools.experiments.table import compare, judge, row_cases
+from tools.experiments.table import compare, judge, read_metrics, row_cases
 
 A, B = ("a", "network"), ("b", "network")
 
@@ -25,6 +27,22 @@ def files(tmp_path):
         ]
         write_csv(result[source], rows)
     return result
+
+
+def test_metrics_are_read_with_all_columns_of_numbers(tmp_path):
+    rows = [{"case": "08", "moving": "a", "dice": 0.5, "hd": None}, {"case": "09", "moving": "10", "dice": 0.25, "hd": 2}]
+    write_csv(tmp_path / "a.csv", rows)
+    first, second = read_metrics(tmp_path / "a.csv", ["dice", "lacking"])
+    assert second["case"] == "09"
+    assert [*first] == ["case", "dice", "lacking", "hd"]
+    assert (first["dice"], second["dice"], second["hd"]) == (0.5, 0.25, 2.0)
+    assert all(math.isnan(value) for value in (first["hd"], first["lacking"], second["lacking"]))
+
+
+def test_metrics_need_the_names_of_the_cases(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"dice": 0.5}])
+    with pytest.raises(DataError, match="a.csv: has no column 'case'"):
+        read_metrics(tmp_path / "a.csv")
 
 
 def test_cases_of_one_name_in_two_domains_are_two(files):

@@ -39,7 +39,8 @@ def experiment(
     """Train, evaluate and tabulate everything a definition lists, from nothing; started again, it continues where it was.
 
     After every evaluation the table is written anew: table.md, table.csv, table.json, cases.csv (a row a case) and figure.png in TO,
-    and a figure for each of the definition's projections; a run's weights, log and metrics lie in TO/runs/NAME.
+    structures.csv where the definition asks for it, and a figure for each of its projections; a run's weights, log and metrics lie in
+    TO/runs/NAME.
 
     Args:
         bundle: name of a bundle, a folder in bundles/.
@@ -148,8 +149,9 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
         pool.shutdown(cancel_futures=True)
         signal.signal(signal.SIGTERM, previous)
     print((work.folder / "table.md").read_text(encoding="utf-8"))
-    pictures = ["figure.png", *(item["picture"] for item in table["projections"].values())]
-    print(f"written: {', '.join([str(work.folder / 'table.md'), 'table.csv', 'table.json', 'cases.csv', *pictures])}")
+    more = ["structures.csv"] if table["structures"] else []
+    more += ["figure.png", *(item["picture"] for item in table["projections"].values())]
+    print(f"written: {', '.join([str(work.folder / 'table.md'), 'table.csv', 'table.json', 'cases.csv', *more])}")
     return table
 
 

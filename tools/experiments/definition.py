@@ -41,6 +41,10 @@ Keys of the file (those with a * must be there):
     done. ``metrics``, by default all, starts with the one that the figure shows. ``"domain": name`` keeps the cases of one domain (the
     column ``domain`` of ``metrics.csv``; cases of one name in two domains are two cases). ``"domains": [names]`` adds a row for each,
     "<row>, <domain>", after all others; ``{domain}`` in ``of`` is the domain there, and ``*`` in the row of all.
+``structures``
+    ``{"rows": [names], "metrics": {metric: {"title": text, "decimals": 3}}}``: a further table, ``structures.csv``, of every structure by
+    itself: mean and standard deviation of the columns ``<metric>_<structure>`` of ``metrics.csv``, for each of these rows, and each domain
+    of its cases.
 ``comparisons``
     ``{name: {"a": row, "b": row, "metric": column}}``: a less b on the same cases, Wilcoxon's signed-rank test and a bootstrap interval.
     ``"metric_b"``: the column of b where it is another one, such as that of a baseline which the same evaluation scores.
@@ -70,7 +74,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Comparison", "Confusion", "Definition", "Metric", "Projection", "Requirement", "Row", "Run"]
+__all__ = ["Comparison", "Confusion", "Definition", "Metric", "Projection", "Requirement", "Row", "Run", "Structures"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,14 @@ class Row:
     of: tuple[tuple[str, str], ...]
     metrics: tuple[str, ...]
     domain: str | None = None
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Rows whose structures are shown one by one, and how: metrics by the beginning of their columns, ``dice`` of ``dice_tibia``."""
+
+    rows: tuple[str, ...]
+    metrics: Mapping[str, Metric]
 
 
 @dataclass(frozen=True)
@@ -171,6 +183,7 @@ class Definition:
     requirements: Mapping[str, Requirement]
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
     projections: Mapping[str, Projection] = field(default_factory=dict)
+    structures: Structures | None = None
     group_by: str | None = None
     validation: str | None = None
     quick_runs: str | None = None

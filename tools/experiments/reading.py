@@ -14,7 +14,7 @@ from monai.utils import ensure_tuple
 
 from tools.data.checks import DataError, read_json
 from tools.data.domains import domain_name
-from tools.experiments.definition import Comparison, Confusion, Definition, Metric, Projection, Requirement, Row, Run
+from tools.experiments.definition import Comparison, Confusion, Definition, Metric, Projection, Requirement, Row, Run, Structures
 from tools.experiments.repeats import holds, repetitions
 
 __all__ = ["find_definition", "read_definition"]
@@ -65,15 +65,13 @@ def read_definition(path: str | os.PathLike) -> Definition:
     path = Path(path)
     content = read_json(path)
     reader = _Reader(path)
-    plain = {"name": str, "default": bool, "group_by": str, "validation": str, "quick_runs": str}
+    plain = {"name": str, "default": bool, "group_by": str, "validation": str, "quick_runs": str, "structures": dict}
     parts = {**plain, **dict.fromkeys((*_MAPPINGS, *_NEEDED), dict)}
     content = {"name": path.stem} | {key: {} for key in _MAPPINGS} | reader.table("the file", content, parts, _NEEDED)
 
     overrides, quick = (reader.overrides(key, content[key]) for key in ("overrides", "quick"))
     evaluations = {name: reader.overrides(f"evaluation {name!r}", value) for name, value in reader.named(content, "evaluations")}
-    metrics = {}
-    for name, value in reader.named(content, "metrics"):
-        metrics[name] = Metric(**reader.table(f"metric {name!r}", value, {"title": str, "decimals": int}, ("title",)))
+    metrics = reader.metrics("metric", content)
     runs: dict[str, Run] = {}
     for name, value in reader.named(content, "runs"):
         for repetition, run in reader.runs(name, value, overrides, evaluations).items():
@@ -107,6 +105,7 @@ def read_definition(path: str | os.PathLike) -> Definition:
         },
         confusions=confusions,
         projections=projections,
+        structures=reader.structures(content["structures"], rows) if "structures" in content else None,
         group_by=reader.pattern("group_by", content.get("group_by")),
         validation=content.get("validation"),
         quick_runs=content.get("quick_runs"),
@@ -156,6 +155,18 @@ class _Reader:
             if key in ("runs", "evaluations") and not name.replace("_", "").replace("-", "").isalnum():
                 raise DataError(f"{self.path}: {key} has the name {name!r}; use letters, digits, - and _")
         return items
+
+    def metrics(self, what: str, content: Mapping[str, Any]) -> dict[str, Metric]:
+        kinds = {"title": str, "decimals": int}
+        return {name: Metric(**self.table(f"{what} {name!r}", value, kinds, ("title",))) for name, value in self.named(content, "metrics")}
+
+    def structures(self, value: Any, rows: Mapping[str, Row]) -> Structures:
+        value = self.table("structures", value, {"rows": list, "metrics": dict}, ("rows", "metrics"))
+        shown = tuple(self.known("structures", "row", name, rows) for name in value["rows"])
+        metrics = self.metrics("structures, metric", value)
+        if not shown or not metrics:
+            raise DataError(f"{self.path}: structures needs at least one entry of 'rows' and of 'metrics'")
+        return Structures(shown, metrics)
 
     def overrides(self, where: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):

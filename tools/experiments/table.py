@@ -13,10 +13,11 @@ import numpy as np
 from tools.data.checks import DataError
 from tools.data.files import atomic_path, write_csv, write_json
 from tools.experiments.confusion import confuse, read_rows
-from tools.experiments.definition import Definition, Requirement, Row
+from tools.experiments.definition import Definition, Metric, Requirement, Row
 from tools.experiments.looks import looks, summarise_looks
 from tools.experiments.projections import draw_projection
 from tools.experiments.runs import Experiment
+from tools.experiments.structures import UNDEFINED, csv_line, structure_table
 from tools.metrics.tables import average_over, paired_test, summarise
 from tools.pictures import table_picture
 
@@ -28,28 +29,33 @@ Case = Mapping[str, Any]
 Patients = Mapping[tuple[str | None, str], str]
 
 
-def read_metrics(path: Path, metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.csv``: ``case`` and, if there are such, ``domain`` and ``patient`` as text, and these columns as numbers, NaN
-    for an empty cell or a missing column.
+def read_metrics(path: Path, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a ``metrics.csv``: ``case`` and, if there are such, ``domain`` and ``patient`` as text, and as numbers these columns and all
+    others that hold nothing else, NaN for an empty cell or a missing column.
 
     Raises:
-        DataError: the file is missing, has no column ``case``, or holds something else than numbers.
+        DataError: the file is missing, has no column ``case``, or holds something else than numbers in one of these columns.
     """
-    try:
-        return [
-            {key: row[key] for key in TEXTS if key == "case" or row.get(key)}
-            | {metric: float(row.get(metric) or math.nan) for metric in metrics}
-            for row in read_rows(path)
-        ]
-    except KeyError:
-        raise DataError(f"{path}: has no column 'case'") from None
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from None
+    rows = read_rows(path)
+    if any("case" not in row for row in rows):
+        raise DataError(f"{path}: has no column 'case'")
+    numbers: dict[str, list[float]] = {}
+    for column in dict.fromkeys([*metrics, *(rows[0] if rows else ())]):
+        try:
+            if column not in TEXTS:
+                numbers[column] = [float(row.get(column) or math.nan) for row in rows]
+        except ValueError as error:
+            if column in metrics:
+                raise DataError(f"{path}: {error}") from None
+    return [
+        {key: row[key] for key in TEXTS if key == "case" or row.get(key)} | {column: values[k] for column, values in numbers.items()}
+        for k, row in enumerate(rows)
+    ]
 
 
 def named_patients(files: Iterable[Path]) -> dict[tuple[str | None, str], str]:
     """(domain, case) to the ``patient`` that some ``metrics.csv`` names; results from before there was this column name none."""
-    cases = [case for path in files for case in read_metrics(path, ())]
+    cases = [case for path in files for case in read_metrics(path)]
     return {(case.get("domain"), case["case"]): case["patient"] for case in cases if "patient" in case}
 
 
@@ -157,8 +163,9 @@ def judge(
 
 
 def write_table(experiment: Experiment) -> dict[str, Any]:
-    """Write what is known so far: ``table.json``, ``table.csv``, ``table.md``, ``cases.csv`` (a row of the table and case a line) and,
-    once there is a result, ``figure.png``; and the figures of those projections whose evaluations are all finished.
+    """Write what is known so far: ``table.json``, ``table.csv``, ``table.md``, and, once there is a result, ``cases.csv`` (a row of the
+    table and case a line, with all that was measured), ``structures.csv`` where the definition asks for it, and ``figure.png``; and the
+    figures of those projections whose evaluations are all finished.
 
     A row whose runs are not all finished stands for those that are, and says so; comparisons and requirements wait for all of them but
     the optional ones.
@@ -211,6 +218,7 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
         "settings": dict(definition.overrides) | (dict(definition.quick) if experiment.quick else {}),
         "patients": len(set(patients.values())),
         "rows": rows,
+        "structures": structure_table(definition.structures, {name: cases[name] for name in rows}) if definition.structures else [],
         "comparisons": comparisons,
         "confusions": confusions,
         "projections": projections,
@@ -223,6 +231,8 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     write_csv(folder / "table.csv", [_csv_row(name, row, definition, networks) for name, row in rows.items()])
     with atomic_path(folder / "table.md") as temporary:
         temporary.write_text(_markdown(table, definition, networks), encoding="utf-8")
+    if table["structures"]:
+        write_csv(folder / "structures.csv", map(csv_line, table["structures"]))
     lines = [
         {"row": name} | {key: None if _missing(value) else value for key, value in case.items() if key != "patient"}
         for name in rows
@@ -230,7 +240,7 @@ def write_table(experiment: Experiment) -> dict[str, Any]:
     ]
     if lines:
         text = ["row", *(["domain"] if any("domain" in line for line in lines) else []), "case"]
-        write_csv(folder / "cases.csv", lines, [*text, *definition.metrics])
+        write_csv(folder / "cases.csv", lines, list(dict.fromkeys([*text, *definition.metrics, *(key for line in lines for key in line)])))
         points = [{"row": name, "value": case[definition.rows[name].metrics[0]]} for name in rows for case in cases[name]]
         titles = dict.fromkeys(definition.metrics[definition.rows[name].metrics[0]].title for name in rows)
         label = " or ".join(titles) + ", one point a case"
@@ -291,7 +301,7 @@ def _row(
         "runs": len({*done, *_needed(row.of, definition)}),
         "complete": _complete(row.of, definition, files),
         "cases": len(cases),
-        "metrics": {metric: found.get(metric, {"mean": None, "std": None, "n": 0}) for metric in row.metrics},
+        "metrics": {metric: found.get(metric, UNDEFINED) for metric in row.metrics},
         "steps": steps[0] if steps and all(step == steps[0] for step in steps) else None,
         "training_seconds": sum(seconds) / len(seconds) if seconds and None not in seconds else None,
     }
@@ -337,6 +347,8 @@ def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequen
     )
     cases = "patients, whose images are averaged" if definition.group_by or table["patients"] else "cases"
     lines += ["", f"Mean ± standard deviation over {cases}; a case is averaged over a row's runs first."]
+    if table["structures"]:
+        lines += ["", *_structures(table["structures"], definition.structures.metrics)]
     seen = {name: row["validation"] for name, row in table["rows"].items() if row["validation"]}
     if seen:
         header = [f"validation while training: {definition.validation}", "last look (epoch)", "best look (epoch)", "looks"]
@@ -369,6 +381,18 @@ def _markdown(table: Mapping[str, Any], definition: Definition, networks: Sequen
         settings = ", ".join(f"{key} {value}" for key, value in table["settings"].items())
         lines += ["", f"Settings of all runs: {settings}. Threads: {', '.join(map(str, threads))}. Versions: {versions}."]
     return "\n".join(lines) + "\n"
+
+
+def _structures(lines: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metric]) -> list[str]:
+    """Every structure by itself; a missed one has no distance, so that each metric has its own number of cases."""
+    cells = []
+    for line in lines:
+        numbers = sorted({moments["n"] for moments in line["metrics"].values()})
+        shown = [_mean_and_std(line["metrics"][name], metric.decimals) for name, metric in metrics.items()]
+        text = [line["row"], line["domain"] or "", line["structure"]]
+        cells.append([*text, *shown, " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))])
+    header = ["row", "domain", "structure", *(metric.title for metric in metrics.values()), "cases where defined"]
+    return _markdown_table(header, cells)
 
 
 def _looks(value: Mapping[str, Any]) -> list[str]:
