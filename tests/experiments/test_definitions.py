@@ -154,6 +154,21 @@ def test_table_of_schemes_and_domains(work):
     assert "dice_spine_vb1 bone" in cases.splitlines()[0]
 
 
+def test_a_patient_in_two_domains_counts_once_in_a_row_of_all(work):
+    """As in comparisons: one has 0.9 and 0.5 in two domains, another 0.3 in a third."""
+    made = work("all_cases", answer)
+    made.train("full_seed0_fold0")
+    made.evaluate("full_seed0_fold0", "network_auto")
+    rows = [("spine_vb1", "7", 0.9), ("spine_vb2", "7", 0.5), ("spine_vb3", "8", 0.3)]
+    table = [{"case": "1", "domain": domain, "patient": patient, "dice_mean": dice} for domain, patient, dice in rows]
+    write_csv(made.run_dir("full_seed0_fold0") / "network_auto" / "metrics.csv", [row | {"auto_answer": row["domain"]} for row in table])
+    found = write_table(made)["rows"]
+    assert found["full"]["metrics"]["dice_mean"] == pytest.approx({"mean": 0.5, "std": 0.08**0.5, "n": 2})
+    assert found["full"]["cases"] == 2
+    assert [found[f"full, {domain}"]["metrics"]["dice_mean"]["mean"] for domain, _, _ in rows] == [0.9, 0.5, 0.3]
+    assert len(read_rows(made.folder / "cases.csv")) == 3 + 3
+
+
 def test_optional_seeds_count_once_they_are_done(work):
     made = work("scarce", answer)
     table = carry_out(made, selected_runs(made.definition, "shared_seed0_*,shared_seed1_fold0"))

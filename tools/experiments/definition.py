@@ -18,7 +18,7 @@ Keys of the file (those with a * must be there):
 ``group_by``
     regular expression: cases whose names have the same first match are of one patient, and are averaged as one case. It is for results
     that do not say it themselves, by a column ``patient`` of ``metrics.csv``, such as those of a data set that names patients; one with
-    images in several domains is a case of each, and in comparisons one.
+    images in several domains is a case of each, and one case of rows over several domains and of comparisons.
 ``validation``
     name of a metric that trainings log to TensorBoard whenever they validate, higher being better, such as ``dice_{domain}``, with the
     row's domain in the place of ``{domain}``: the table then says how each row's trainings stood at their last look, and at the best.

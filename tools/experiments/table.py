@@ -65,7 +65,7 @@ def row_cases(
     """The cases of a row of the table, each averaged over the row's runs, so that the number of cases is that of independent ones.
 
     Images of one patient in a domain are averaged as one case, which has his name. Cases of one name in two domains are two cases; where
-    they are of one ``patient``, :func:`compare` counts them as one.
+    they are of one ``patient``, means over several domains and comparisons count them as one.
 
     Args:
         row: the row.
@@ -283,6 +283,12 @@ def _patient(case: Case, group_by: str | None, patients: Patients) -> dict[str, 
     return {"case": match[0]}
 
 
+def _each_once(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """The cases, those of one ``patient`` in several domains as one: the mean over the domains."""
+    where = ("domain", "case")
+    return average_over([{key: value for key, value in case.items() if "patient" not in case or key not in where} for case in cases], [])
+
+
 def _row(
     row: Row,
     cases: Sequence[Case],
@@ -294,13 +300,14 @@ def _row(
     used = [runs[run] for run in dict.fromkeys(run for run, _ in done)]
     seconds = [run["seconds"] for run in used]
     steps = [run["steps"] for run in used]
-    found = summarise(cases)
+    patients = _each_once(cases)
+    found = summarise(patients)
     return {
         "of": ["/".join(source) for source in row.of],
         "done": len(done),
         "runs": len({*done, *_needed(row.of, definition)}),
         "complete": _complete(row.of, definition, files),
-        "cases": len(cases),
+        "cases": len(patients),
         "metrics": {metric: found.get(metric, UNDEFINED) for metric in row.metrics},
         "steps": steps[0] if steps and all(step == steps[0] for step in steps) else None,
         "training_seconds": sum(seconds) / len(seconds) if seconds and None not in seconds else None,
