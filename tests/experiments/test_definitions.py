@@ -45,7 +45,10 @@ def answer(command, log, environment):
     options = dict(zip((key[2:] for key in command[5::2]), command[6::2], strict=True))
     folder = Path(options["output_dir"])
     log.touch()
-    if command[4] == "evaluating":
+    if "foreign_dir" in options:
+        rows = [{"case": "1", "expected": "refused", "auto_answer": given} for given in ("refused", "spine_vb1")]
+        write_csv(folder / "metrics.csv", rows)
+    elif command[4] == "evaluating":
         domains = options.get("target", options["domains"]).split(",")
         dice = 0.9 if "full" in folder.parent.name else 0.8
         rows = [{"case": "1", "domain": d, "dice_mean": dice, f"dice_{d} bone": dice, "auto_answer": d} for d in domains]
@@ -105,6 +108,43 @@ def test_few_labels_in_one_domain_only():
     assert [run for run, _ in row.of] == few
     assert row.domain == "spine_vb3"
     assert not set(row.of) & set(definition.rows["full"].of)
+
+
+def foreign_images(folder, number):
+    """A folder of files that have the names of images."""
+    folder.mkdir()
+    for k in range(number):
+        (folder / f"{k}.nii.gz").touch()
+    return folder
+
+
+def test_foreign_images_are_those_of_the_command(work, tmp_path, capsys):
+    """Without a folder they are passed over, in so many words; with one the share that is refused is judged."""
+    passed_over = carry_out(work("shipped", answer), ["weights"])
+    assert "weights: trained, evaluated (network), not evaluated (foreign): give --foreign_dir\n" in capsys.readouterr().out
+    assert passed_over["requirements"]["foreign volumes refused"]["reached"] is None
+
+    given = replace(work("shipped", answer), foreign_dir=foreign_images(tmp_path / "atria", 3))
+    table = carry_out(given, ["weights"])
+    assert given.record("weights", "foreign")["settings"]["foreign_dir"] == "atria, 3 images"
+    assert f"--foreign_dir {tmp_path / 'atria'}" in given.record("weights", "foreign")["command"]
+    assert table["confusions"]["foreign volumes refused"]["counts"] == {"refused": {"refused": 1, "spine_vb1": 1}}
+    assert table["requirements"]["foreign volumes refused"] == {"limit": "at_least", "required": 1, "value": 0.5, "reached": False}
+    # known from then on, whether or not the folder is named again
+    assert carry_out(work("shipped", answer), ["weights"])["requirements"]["foreign volumes refused"]["value"] == 0.5
+    other = replace(given, foreign_dir=foreign_images(tmp_path / "hearts", 2))
+    with pytest.raises(DataError, match='foreign_dir = "atria, 3 images", now it is "hearts, 2 images"'):
+        other.check(["weights"])
+
+
+def test_a_folder_without_foreign_images(work, tmp_path):
+    with pytest.raises(DataError, match="atria: no image found"):
+        replace(work("shipped"), foreign_dir=foreign_images(tmp_path / "atria", 0)).check([])
+
+
+def test_foreign_images_that_no_evaluation_is_of(work, tmp_path):
+    with pytest.raises(DataError, match="all_cases.json: no evaluation is of the images of --foreign_dir"):
+        replace(work("all_cases"), foreign_dir=foreign_images(tmp_path / "atria", 1)).check([])
 
 
 def test_embeddings_are_drawn_of_the_first_fold_only():

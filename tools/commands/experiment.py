@@ -29,6 +29,7 @@ def experiment(
     dataset_dir: str | None = None,
     to: str | None = None,
     definition: str | None = None,
+    foreign_dir: str | None = None,
     only: str | None = None,
     force: str | None = None,
     quick: bool = False,
@@ -48,6 +49,8 @@ def experiment(
         to: folder for everything that is written.
         definition: name of a file in the bundle's configs/experiments that says what to run (its keys:
             tools/experiments/definition.py), or a path; by default the one that says it is.
+        foreign_dir: images of none of the model's domains, for evaluations that ask whether they are refused; without it these are
+            passed over.
         only: names of the runs to do, separated by commas; * stands for any letters. By default all that are not optional.
         force: names of runs, likewise, to be made again from nothing; what there was is deleted.
         quick: try the mechanics with a few steps a run, of the runs the definition names for it, in TO/quick.
@@ -79,6 +82,7 @@ def experiment(
         folder=folder / "quick" if quick else folder,
         quick=quick,
         threads=int(threads),
+        foreign_dir=Path(foreign_dir).resolve() if foreign_dir else None,
     )
     names = selected_runs(plan, only or (plan.quick_runs if quick else None))
     if list:
@@ -108,7 +112,8 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
     work.check(names, again)
     for name in again:
         work.discard(name)
-    write_json(work.folder / "definition.json", {"definition": work.definition.path, "dataset_dir": work.dataset_dir})
+    made_of = {"definition": work.definition.path, "dataset_dir": work.dataset_dir}
+    write_json(work.folder / "definition.json", made_of | ({"foreign_dir": work.foreign_dir} if work.foreign_dir else {}))
     table, writing, failed = write_table(work), threading.Lock(), threading.Event()
 
     def unless_one_failed(number: int, name: str) -> None:
@@ -133,6 +138,8 @@ def carry_out(work: Experiment, names: Sequence[str], again: Collection[str] = (
                 done.append(f"evaluated ({evaluation})")
                 with writing:
                     table = write_table(work)
+            elif work.passed_over(name, evaluation):
+                done.append(f"not evaluated ({evaluation}): give --foreign_dir")
         print(title, ", ".join(done) or "finished before", flush=True)
 
     previous = signal.signal(signal.SIGTERM, _interrupt)

@@ -32,7 +32,8 @@ Keys of the file (those with a * must be there):
     runs are evaluated so, or ``{name: true}`` all of them.
 ``evaluations`` *
     ``{name: {key: value}}``: overrides of ``evaluating``, such as ``iterations``, ``affine_passes``, ``rotation``. A new one leaves the
-    results of the others as they are.
+    results of the others as they are. ``"foreign_dir": true`` stands for the folder that ``--foreign_dir`` of the command names; where it
+    names none, such an evaluation is passed over.
 ``metrics`` *
     ``{column: {"title": text, "decimals": 3}}``: columns of ``metrics.csv`` that the table shows, in order.
 ``rows`` *
@@ -187,3 +188,7 @@ class Definition:
     group_by: str | None = None
     validation: str | None = None
     quick_runs: str | None = None
+
+    def of_foreign_images(self, evaluation: str) -> bool:
+        """Whether an evaluation is of images that the command line names, beside the data set."""
+        return self.evaluations[evaluation].get("foreign_dir") is True

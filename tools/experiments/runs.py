@@ -31,7 +31,7 @@ import tools
 from tools.bundle.errors import cause
 from tools.bundle.overrides import check_overrides
 from tools.data.checks import DataError, first_line
-from tools.data.decathlon import read_dataset, read_description
+from tools.data.decathlon import read_dataset, read_description, read_images
 from tools.data.domains import Domains, chosen_names, read_domains
 from tools.data.files import write_json
 from tools.data.plan import nearest_or_raise
@@ -110,6 +110,7 @@ class Experiment:
         bundle: the bundle's folder; its package has the folder's name.
         dataset_dir: the data set, or a folder of several; None serves for :meth:`steps`, :meth:`finished` and the like.
         folder: where everything is written.
+        foreign_dir: images for those evaluations that are of foreign ones, or None to pass these over.
         quick: whether the definition's quick overrides hold.
         threads: CPU threads of every process.
         execute: runs the commands; several threads may call it.
@@ -122,6 +123,7 @@ class Experiment:
     quick: bool = False
     threads: int = 2
     execute: Execute = field(default_factory=Children)
+    foreign_dir: Path | None = None
 
     def overrides(self, name: str) -> dict[str, Any]:
         """Overrides of a training, those of the definition and of the run together."""
@@ -131,7 +133,9 @@ class Experiment:
     def evaluation_overrides(self, name: str, evaluation: str) -> dict[str, Any]:
         """Overrides of an evaluation: its own, and those of the training that hold for it too."""
         training = self.overrides(name)
-        return {**self.definition.evaluations[evaluation], **{key: training[key] for key in self.definition.runs[name].evaluating}}
+        foreign = {"foreign_dir": str(self.foreign_dir or "")} if self.definition.of_foreign_images(evaluation) else {}
+        passed = {key: training[key] for key in self.definition.runs[name].evaluating}
+        return {**self.definition.evaluations[evaluation], **foreign, **passed}
 
     def run_dir(self, name: str) -> Path:
         """Folder of a training."""
@@ -156,6 +160,10 @@ class Experiment:
         """Whether an evaluation and its training are complete, and of the settings that hold now."""
         return all(self.finished(name, what) and not self._changed(name, what) for what in (None, evaluation))
 
+    def passed_over(self, name: str, evaluation: str) -> bool:
+        """Whether an evaluation is still to be done, and of foreign images of which no folder is given."""
+        return self.foreign_dir is None and self.definition.of_foreign_images(evaluation) and not self.finished(name, evaluation)
+
     def settings(self, name: str, evaluation: str | None = None) -> dict[str, Any]:
         """What decides the result of a training or an evaluation: the plain values of its config, and the data set, of several the
         ``domains`` and the ``target`` that it names.
@@ -164,6 +172,8 @@ class Experiment:
         was not there then and has its default now.
         """
         values = self._values(name, evaluation)
+        if evaluation is not None and self.definition.of_foreign_images(evaluation):
+            values["foreign_dir"] = self._foreign
         return {**values, "dataset": _used(self._dataset, values)}
 
     def steps(self, name: str) -> dict[str, int]:
@@ -198,9 +208,12 @@ class Experiment:
             again: those among them whose results are to be deleted, and may be of other settings.
 
         Raises:
-            DataError: there is one; the message names the run and the key. Or a row is about a domain that the data do not have.
+            DataError: there is one; the message names the run and the key. Or a row is about a domain that the data do not have, or there
+                are no images in the folder of foreign ones, or no evaluation of them.
         """
         self._make_importable()
+        if self._foreign is not None and not any(map(self.definition.of_foreign_images, self.definition.evaluations)):
+            raise DataError(f"{self.definition.path}: no evaluation is of the images of --foreign_dir {self.foreign_dir}")
         for row, value in self.definition.rows.items():
             if value.domain is not None:
                 nearest_or_raise(f"domain (in {self.dataset_dir}) of the row {row!r}:", {value.domain: row}, self._domains)
@@ -231,11 +244,13 @@ class Experiment:
         return self._carry_out(name, None, command, {"steps": self.steps(name)})
 
     def evaluate(self, name: str, evaluation: str) -> bool:
-        """Evaluate a finished training, unless that is done; returns whether there was anything to do.
+        """Evaluate a finished training, unless that is done or passed over; returns whether there was anything to do.
 
         Raises:
             RunFailed: it ended with an error.
         """
+        if self.passed_over(name, evaluation):
+            return False
         folder = self.run_dir(name)
         options = {**self.evaluation_overrides(name, evaluation), "dataset_dir": self.dataset_dir}
         options |= {"model_dir": folder, "output_dir": folder / evaluation, "seed": self._values(name)["seed"]}
@@ -278,6 +293,8 @@ class Experiment:
         old = {key: defaults[key] for key in new if key in defaults} | record["settings"]
         # once all data sets of a folder were written down
         old["dataset"] = _used(old["dataset"], new)
+        if evaluation is not None and self.definition.of_foreign_images(evaluation) and self.foreign_dir is None:
+            new["foreign_dir"] = old["foreign_dir"]  # whatever it was of
         return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
 
     def _same(self, name: str, evaluation: str | None) -> None:
@@ -350,6 +367,11 @@ class Experiment:
         else:
             datasets = [read_dataset(self.dataset_dir)]
         return "; ".join(f"{dataset.name}, {len(dataset.cases)} cases" for dataset in datasets)
+
+    @cached_property
+    def _foreign(self) -> str | None:
+        """Name of the folder of foreign images and their number."""
+        return None if self.foreign_dir is None else f"{self.foreign_dir.name}, {len(read_images(self.foreign_dir))} images"
 
     @cached_property
     def _domains(self) -> Domains:

@@ -150,8 +150,8 @@ def evaluate_refusals(
     device: torch.device,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """Ask for the domain of images that are of none; write ``metrics.csv`` with the columns ``auto_*`` of :func:`evaluate`, and
-    ``summary.json``, whose ``refused`` is the share that is too far from all domains.
+    """Ask for the domain of images that are of none; write ``metrics.csv`` with the columns ``auto_*`` of :func:`evaluate` and in
+    ``expected`` the answer that is right, "refused", and ``summary.json``, whose ``refused`` is the share that is too far from all domains.
 
     Args:
         foreign_dir: the images (:func:`tools.data.decathlon.read_images`).
@@ -169,7 +169,7 @@ def evaluate_refusals(
     cases = read_images(foreign_dir)
     check_images(cases)
     finder = DomainFinder(plan, model_dir, device, force=True)
-    rows = [{"case": case.name} | _answer(finder, case) for case in cases]
+    rows = [{"case": case.name, "expected": REFUSED} | _answer(finder, case) for case in cases]
     refused = sum(row["auto_answer"] == REFUSED for row in rows) / len(rows)
     logger.info(f"{refused:.1%} of {len(rows)} images are refused")
     return write_metrics(output_dir, rows, split=f"all images of {Path(foreign_dir).name}", seed=seed, refused=refused)
