@@ -1,8 +1,9 @@
 """Kill a training again and again, in processes forked from one that has imported everything: a start costs no imports.
 
-``python killed_training.py JSON`` with {"arguments": of monai.bundle.run, "output_dir", "kills": {"random": [parts of the unbroken
-run's time], "writing": [which call of torch.save]}} trains to ``output_dir/unbroken`` without a kill and to ``output_dir/killed``
-with all of them, and prints how many processes were killed and how many in the middle of writing a file.
+``python killed_training.py JSON`` with {"arguments": of monai.bundle.run, "output_dir", "kills": {"steps": [steps of the run], "random":
+[parts of the unbroken run's time], "writing": [which call of torch.save]}} trains to ``output_dir/unbroken`` without a kill and to
+``output_dir/killed`` with all of them, and prints how many processes were killed, of them how many at a step, and how many in the middle
+of writing a file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 import torch._dynamo  # what the first optimiser step would import
+from ignite.engine import Events
 from monai.bundle import run
 
 from tools.bundle.checkpoint import ResumableCheckpoint
@@ -30,7 +32,7 @@ class Training(NamedTuple):
     pipe: int
 
 
-def train(arguments: dict, output_dir: Path, die_in_save: int | None = None) -> Training:
+def train(arguments: dict, output_dir: Path, die_in_save: int | None = None, die_at_step: int | None = None) -> Training:
     """Begin or resume a training in a child process."""
     read, write = os.pipe()
     child = os.fork()
@@ -50,6 +52,8 @@ def train(arguments: dict, output_dir: Path, die_in_save: int | None = None) -> 
 
         def announce(self, engine):
             load(self, engine)
+            if die_at_step is not None:
+                engine.add_event_handler(Events.ITERATION_COMPLETED(once=die_at_step), lambda: os.kill(os.getpid(), signal.SIGKILL))
             os.write(write, b"!")
 
         torch.save, ResumableCheckpoint.load = half, announce
@@ -94,10 +98,11 @@ def main(job: dict) -> None:
     """Run the job of the module's documentation."""
     arguments, output = job["arguments"], Path(job["output_dir"])
     _, seconds = wait(train(arguments, output / "unbroken"))
+    at_steps = [wait(train(arguments, output / "killed", die_at_step=step))[0] for step in job["kills"]["steps"]]
     killed = [wait(train(arguments, output / "killed"), part * seconds)[0] for part in job["kills"]["random"]]
     in_writing = [wait(train(arguments, output / "killed", call))[0] for call in job["kills"]["writing"]]
     wait(train(arguments, output / "killed"))
-    print(json.dumps({"killed": sum(killed), "in_writing": sum(in_writing)}))
+    print(json.dumps({"at_steps": sum(at_steps), "killed": sum(killed), "in_writing": sum(in_writing)}))
 
 
 if __name__ == "__main__":

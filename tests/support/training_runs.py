@@ -60,22 +60,32 @@ def _assert_same(first: Any, second: Any, where: str) -> None:
         assert first == second, where
 
 
-def train_and_kill(bundle: BundleRuns, output: Path, settings: Mapping[str, Any], writing: Sequence[int], kills: int = 4) -> dict[str, int]:
-    """Train to ``output/unbroken``, and to ``output/killed`` with ``kills`` of SIGKILL at random moments and more in the middle of writing.
+def train_and_kill(
+    bundle: BundleRuns,
+    output: Path,
+    settings: Mapping[str, Any],
+    writing: Sequence[int],
+    kills: int = 4,
+    steps: Sequence[int] = (),
+    overlays: Sequence[str] = (),
+) -> dict[str, int]:
+    """Train to ``output/unbroken``, and to ``output/killed`` with SIGKILL at some steps, at random moments and in the middle of writing.
 
     Args:
         bundle: what to train.
         output: folder.
         settings: overrides.
-        writing: after how many files each of the latter comes.
-        kills: number of the former.
+        writing: after how many files each of the last comes.
+        kills: number of those at random moments.
+        steps: of the run, after which the first ones come.
+        overlays: config files over ``train``.
 
     Returns:
-        how many processes died: "killed" and "in_writing".
+        how many processes died: "at_steps", "killed" (at random moments) and "in_writing".
     """
     generator = random.Random(20)
-    arguments = {"config_file": bundle.files("train")[0], **settings}
-    moments = {"random": [generator.uniform(0.02, 0.25) for _ in range(kills)], "writing": list(writing)}
+    arguments = {"config_file": bundle.files("train", *overlays), **settings}
+    moments = {"steps": list(steps), "random": [generator.uniform(0.02, 0.25) for _ in range(kills)], "writing": list(writing)}
     job = {"arguments": arguments, "output_dir": str(output), "kills": moments}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("killed_training.py")), json.dumps(job)]
     result = subprocess.run(command, env=ENVIRONMENT, cwd=output, capture_output=True, text=True, timeout=300)

@@ -41,7 +41,7 @@ def killed(bundle, small_dataset, tmp_path_factory) -> tuple[Path, dict[str, int
 
 def test_it_was_killed_at_random_moments_and_while_writing(killed):
     _, counts = killed
-    assert counts == {"killed": 4, "in_writing": 3}
+    assert counts == {"at_steps": 0, "killed": 4, "in_writing": 3}
 
 
 def test_killed_and_unbroken_training_end_alike(killed):

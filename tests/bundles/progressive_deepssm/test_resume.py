@@ -18,7 +18,7 @@ def killed(bundle, tiny, ellipsoid_dataset, tmp_path_factory) -> tuple[Path, dic
 
 
 def test_it_was_killed_at_random_moments_and_while_writing(killed):
-    assert killed[1] == {"killed": 4, "in_writing": 2}
+    assert killed[1] == {"at_steps": 0, "killed": 4, "in_writing": 2}
 
 
 def test_killed_and_unbroken_training_end_alike(killed):
