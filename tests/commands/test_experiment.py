@@ -543,6 +543,16 @@ def test_list_needs_neither_data_nor_folder(capsys: pytest.CaptureFixture[str]) 
     assert "joint_1_random_label_seed0" in capsys.readouterr().out
 
 
+def test_list_adds_up_what_is_selected_the_default_and_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(tmp_path / "both.json", {"stages": STAGES})
+    runs = {**DEFINITION["runs"], "extra": {"evaluations": ["network"], "optional": True, "minutes": 90}}
+    write_json(tmp_path / "tiny.json", {**DEFINITION, "runs": runs})
+    experiment("deepatlas", definition=str(tmp_path / "tiny.json"), only="none,extra", list=True)
+    selected, all_runs = capsys.readouterr().out.splitlines()[-2:]
+    assert selected == "2 runs selected, about 2.5 h by the definition's estimate; 2.5 h of it left"
+    assert all_runs == "by default 3 runs, about 2.0 h; with the optional ones 4 runs, about 3.5 h"
+
+
 @pytest.mark.parametrize("option", ["threads", "jobs"])
 def test_command_needs_a_positive_number(option: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^experiment: {option} must be at least 1, not 0$"):

@@ -197,5 +197,7 @@ def _print_list(work: Experiment, names: Sequence[str]) -> None:
             left += run.minutes
         counts = " ".join(f"{number:>12}" for number in work.steps(name).values())
         print(f"{name:{width}}  {state:8}  {counts} {run.minutes:8g}  {', '.join(run.evaluations)}")
-    total = sum(runs[name].minutes for name in names)
-    print(f"\n{len(names)} runs selected, about {total / 60:.1f} h by the definition's estimate; {left / 60:.1f} h of it left")
+    default = selected_runs(work.definition, None)
+    selected, by_default, all_runs = (sum(runs[name].minutes for name in group) / 60 for group in (names, default, runs))
+    print(f"\n{len(names)} runs selected, about {selected:.1f} h by the definition's estimate; {left / 60:.1f} h of it left")
+    print(f"by default {len(default)} runs, about {by_default:.1f} h; with the optional ones {len(runs)} runs, about {all_runs:.1f} h")
