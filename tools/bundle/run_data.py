@@ -216,13 +216,18 @@ class RunData:
 
     @property
     def _asked(self) -> Mapping[str, Any]:
-        """What this run asks of the networks, as the plan's ``extra`` has it."""
+        """What this run asks of the networks, named as in :attr:`_own`."""
         return self._extra
+
+    @property
+    def _own(self) -> Mapping[str, Any]:
+        """What the model has of that, by its plan."""
+        return self.plan.extra
 
     def _say_what_stays(self) -> None:
         """Log which settings of this run do not come to bear, since the networks are the model's."""
-        own = _flat(self.plan.extra)
-        wanted = _flat({group: settings for group, settings in self._asked.items() if group in self.plan.extra})
+        own = _flat(self._own)
+        wanted = _flat({group: settings for group, settings in self._asked.items() if group in self._own})
         kept = [f"{name} {own.get(name, 'unset')} (not {value})" for name, value in wanted.items() if own.get(name, False) != value]
         if kept:
             logger.info(f"{self.model_dir / 'plan.json'}: the model's own settings stay: {', '.join(kept)}")

@@ -196,6 +196,16 @@ class DomainRunData(RunData):
             "splits.json": lambda path: {"domains": read_domain_splits(path)} == self.record,
         }
 
+    @property
+    def _asked(self) -> Mapping[str, Any]:
+        size = self._plan_overrides.get("patch_size")
+        return self._extra | ({} if size is None else {"patch_size": [size] * 2 if isinstance(size, int) else size})
+
+    @property
+    def _own(self) -> Mapping[str, Any]:
+        # smaller slices of any domain are padded to it, in answers too
+        return self.plan.extra | {"patch_size": self.plan.patch_size}
+
     def _save_split(self) -> None:
         if self.domains:
             write_json(self.output_dir / "splits.json", self.record)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from multidomain_segmentation.data import DomainRunData
 from multidomain_segmentation.networks import network_from_plan
 from multidomain_segmentation.prototypes import keep_away, load_prototypes
 from tools.bundle.checkpoint import load_weights, save_weights
@@ -129,6 +130,23 @@ def test_fine_tuning_on_a_domain_the_model_does_not_know(train, model, third, tm
 def test_fine_tuning_on_other_slices(train, model, tmp_path):
     options = {"finetune": "true", "model_dir": model, "slice_plans": {"disc": {"slice_axis": 1}}}
     assert "slice_plans: slice_axis 1 of the domain 'disc', but the model goes on with 0" in refusal(train, tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize("size", [64, [64, 64]])
+def test_fine_tuning_says_that_it_keeps_the_size_of_crops(model, domains, tmp_path, caplog, size):
+    data = DomainRunData(domains, tmp_path, model, plan={"patch_size": size}, use_model_plan=True)
+    caplog.set_level("INFO")
+    data.save()
+    (line,) = (record.message for record in caplog.records if "stay" in record.message)
+    assert line.endswith("plan.json: the model's own settings stay: patch_size [32, 32] (not [64, 64])")
+    assert DomainPlan.load(tmp_path / "plan.json").patch_size == (32, 32)
+
+
+@pytest.mark.parametrize("size", [None, 32, (32, 32)])
+def test_fine_tuning_on_crops_of_the_models_size_says_nothing(model, domains, tmp_path, caplog, size):
+    caplog.set_level("INFO")
+    DomainRunData(domains, tmp_path, model, plan={"patch_size": size}, use_model_plan=True).save()
+    assert "stay" not in caplog.text
 
 
 def test_a_checkpoint_of_other_domains(train, model, domains, tmp_path):
