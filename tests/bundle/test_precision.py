@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from tools.bundle.precision import autocast_dtype, volume_training_dtype
+from tools.bundle.precision import AutocastInferer, autocast_dtype, volume_training_dtype
 
 CPU = torch.device("cpu")
 
@@ -68,3 +69,19 @@ def test_unknown():
 def test_half_precision_on_a_cpu():
     with pytest.raises(ValueError, match="needs a GPU"):
         autocast_dtype("fp16", CPU)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_an_inferer_computes_in_the_precision_and_answers_in_float32(precision, expected):
+    network, answers = nn.Conv3d(1, 2, 3, padding=1), []
+    network.register_forward_hook(lambda module, inputs, output: answers.append(output))
+    inputs = torch.rand(1, 1, 4, 4, 4)
+    result = AutocastInferer(precision, CPU)(inputs, network)
+    assert answers[0].dtype is expected
+    assert torch.equal(result, answers[0].float())
+    assert result.dtype is torch.float32
+
+
+def test_an_inferer_of_a_precision_that_its_device_has_not():
+    with pytest.raises(ValueError, match="precision 'fp16' needs a GPU"):
+        AutocastInferer("fp16", "cpu")

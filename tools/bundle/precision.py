@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from monai.inferers import SimpleInferer
+from torch import nn
 
 from tools.data.checks import DataError
 
-__all__ = ["autocast", "autocast_dtype", "volume_training_dtype"]
+__all__ = ["AutocastInferer", "autocast", "autocast_dtype", "volume_training_dtype"]
 
 logger = logging.getLogger("training")
 
@@ -62,3 +65,25 @@ def volume_training_dtype(precision: str, device: torch.device) -> torch.dtype |
 def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager:
     """Context of mixed precision in a type that one of the functions above chose; None changes nothing."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+class AutocastInferer(SimpleInferer):
+    """MONAI's inferer of whole inputs, in mixed precision: its evaluators know that of GPUs alone.
+
+    Args:
+        precision: see :func:`autocast_dtype`, by which the device of each input is looked at.
+        device: where inputs are expected, so that a precision that it cannot compute in is refused before there are any.
+
+    Raises:
+        DataError: as there.
+    """
+
+    def __init__(self, precision: str, device: torch.device | str) -> None:
+        super().__init__()
+        autocast_dtype(precision, torch.device(device))
+        self.precision = precision
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The network's answer to ``inputs``, one tensor, in float32."""
+        with autocast(autocast_dtype(self.precision, inputs.device), inputs.device):
+            return super().__call__(inputs, network, *args, **kwargs).float()

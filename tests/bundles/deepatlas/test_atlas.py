@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.inferers import SimpleInferer
 
 from deepatlas.atlas import AtlasSegmentation
 from tools.bundle.checkpoint import load_weights
@@ -59,3 +60,11 @@ def test_overlay(bundle_call, plan, files, model, dataset, tmp_path):
     answer, image = nib.load(tmp_path / "case_03_seg.nii.gz"), nib.load(dataset / "imagesTr" / "case_03.nii.gz")
     assert answer.shape == image.shape
     assert set(np.unique(answer.dataobj)) == set(plan.label_values)
+
+
+def test_the_refinement_stays_in_float32(bundle, files, model):
+    """The networks inside compute in the precision; what calls them does not, or the instance optimisation would as well."""
+    names = {"network_def#image": str(files[0]), "network_def#label": str(files[1])}
+    made = bundle.workflow("inference", "atlas", kind="infer", model_dir=str(model), precision="bf16", **names)
+    assert made.network_def.precision == "bf16"
+    assert type(made.inferer) is SimpleInferer

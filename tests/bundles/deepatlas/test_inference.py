@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from deepatlas.data import images_to_segment
 from deepatlas.evaluation import segment
@@ -40,7 +41,7 @@ def segmented(bundle_call, model, other_geometry, ellipsoid_dataset, tmp_path_fa
     write_nifti(images / "plain.nii.gz", volume, image.affine)
     for name, thick in (("turned", False), ("thick", True)):
         write_nifti(images / f"{name}.nii.gz", *other_geometry(volume, image.affine, thick))
-    output = infer(bundle_call, model, images, tmp_path_factory.mktemp("segmented"), probabilities="true")
+    output = infer(bundle_call, model, images, tmp_path_factory.mktemp("segmented"), probabilities="true", precision="float32")
     nib.save(nib.load(images / "turned.nii.gz"), output / "input.nii.gz")
     return output
 
@@ -86,11 +87,40 @@ def test_an_anisotropic_image_gives_the_same_result(segmented, back_to_plain, va
     assert dice(plain, thick, value) > least
 
 
-def test_the_evaluation_segments_alike(segmented, model, ellipsoid_dataset):
+@pytest.fixture(scope="module")
+def halved(bundle_call, model, segmented, ellipsoid_dataset, tmp_path_factory) -> Path:
+    """Segmentation of ``case_00`` in bf16."""
+    images, output = tmp_path_factory.mktemp("image"), tmp_path_factory.mktemp("halved")
+    shutil.copy(ellipsoid_dataset / "imagesTr" / "case_00.nii.gz", images / "plain.nii.gz")
+    return infer(bundle_call, model, images, output, probabilities="true", precision="bf16")
+
+
+def test_precision(segmented, halved):
+    full, half = (read(folder / "plain_prob.nii.gz") for folder in (segmented, halved))
+    assert 1e-4 < np.abs(full - half).max() < 0.2
+    np.testing.assert_allclose(half.sum(-1), 1, atol=1e-3)  # the softmax is float32's
+
+
+@pytest.mark.parametrize(("precision", "folder"), [("float32", "segmented"), ("bf16", "halved")])
+def test_the_evaluation_segments_alike(request, model, ellipsoid_dataset, precision, folder):
     plan = Plan.load(model / "plan.json")
     network = load_weights(model / "model.pt", segmentation_from_plan(plan))
-    result = segment(network, ellipsoid_dataset / "imagesTr" / "case_00.nii.gz", plan, torch.device("cpu"), "float32")
-    assert (result != read(segmented / "plain_seg.nii.gz")).mean() < 1e-3
+    result = segment(network, ellipsoid_dataset / "imagesTr" / "case_00.nii.gz", plan, torch.device("cpu"), precision)
+    assert (result != read(request.getfixturevalue(folder) / "plain_seg.nii.gz")).mean() < 1e-3
+
+
+def test_inference_and_evaluation_have_one_default(bundle):
+    """What is evaluated is what inference answers: a processor may compute in bf16 unless it is told."""
+    evaluation, inference = (ConfigParser.load_config_files(bundle.files(*names)) for names in (("train", "evaluate"), ("inference",)))
+    assert evaluation["registrar"]["precision"] == inference["inferer"]["precision"] == "@precision"
+    assert evaluation["precision"] == inference["precision"]
+
+
+def test_a_precision_that_is_none(bundle_call, model, ellipsoid_dataset, tmp_path):
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        infer(bundle_call, model, ellipsoid_dataset / "imagesTr", tmp_path / "out", precision="half")
+    assert "precision must be 'auto' or one of ['bf16', 'float32', 'fp16'], not 'half'" in str(cause(caught.value))
+    assert not (tmp_path / "out").exists()
 
 
 def test_images_of_a_data_set_and_of_a_folder(ellipsoid_dataset):
