@@ -52,6 +52,13 @@ def test_repeated_runs(read):
     assert runs["alone_knee_fold0"].evaluating == ("domains", "holdout")
 
 
+def test_metrics_by_pattern(read):
+    metrics = {name: {"title": name} for name in ("tre", "dice_mean", "seconds", "dice_bone")}
+    row = {"of": ["joint_*/network"], "metrics": ["seconds", "dice_*", "dice_bone"]}
+    rows = read(metrics=metrics, rows={"r": row}, comparisons={}, requirements={}).rows
+    assert rows["r"].metrics == ("seconds", "dice_mean", "dice_bone")
+
+
 def test_rows_by_pattern_and_domain(read):
     rows = read().rows
     assert [*rows] == ["alone", "joint", "joint on knees", "alone, knee", "joint, knee", "alone, ankle", "joint, ankle"]
@@ -97,6 +104,7 @@ def test_a_domain_whose_name_is_part_of_anothers(read, of):
     ("part", "value", "message"),
     [
         ("rows", {"r": {"of": ["jiont_*/network"]}}, "row 'r' has 'jiont_*/network', which names no run"),
+        ("rows", {"r": {"of": ["joint_*/network"], "metrics": ["hd95_*"]}}, "row 'r' has 'hd95_*', which names no metric; known: dice"),
         ("rows", {"r": {"of": ["joint_*/netwrk"]}}, "unknown evaluation 'netwrk'"),
         ("rows", {"r": {"of": ["joint_*/network"], "domain": "knee", "domains": ["knee"]}}, "is about one domain already"),
         ("rows", {**CONTENT["rows"], "alone, knee": {"of": ["joint_*/network"]}}, "two rows are named 'alone, knee'"),

@@ -39,9 +39,10 @@ Keys of the file (those with a * must be there):
 ``rows`` *
     ``{name: {"of": ["run/evaluation", ...], "metrics": [columns]}}``: a row of the table; ``*`` in the name of a run stands for any
     letters. Each case is averaged over all of ``of`` (seeds, labelled cases) before anything else; optional runs count once they are
-    done. ``metrics``, by default all, starts with the one that the figure shows. ``"domain": name`` keeps the cases of one domain (the
-    column ``domain`` of ``metrics.csv``; cases of one name in two domains are two cases). ``"domains": [names]`` adds a row for each,
-    "<row>, <domain>", after all others; ``{domain}`` in ``of`` is the domain there, and ``*`` in the row of all.
+    done. ``metrics``, by default all, starts with the one that the figure shows; ``*`` stands for any letters there, too. ``"domain":
+    name`` keeps the cases of one domain (the column ``domain`` of ``metrics.csv``; cases of one name in two domains are two cases).
+    ``"domains": [names]`` adds a row for each, "<row>, <domain>", after all others; ``{domain}`` in ``of`` is the domain there, and
+    ``*`` in the row of all.
 ``structures``
     ``{"rows": [names], "metrics": {metric: {"title": text, "decimals": 3}}}``: a further table, ``structures.csv``, of every structure by
     itself: mean and standard deviation of the columns ``<metric>_<structure>`` of ``metrics.csv``, for each of these rows, and each domain

@@ -221,7 +221,7 @@ class _Reader:
             where = f"row {name!r}"
             kinds = {"of": list, "metrics": list, "domain": str, "domains": list}
             value = {"metrics": list(metrics), "domains": []} | self.table(where, value, kinds, ("of",))
-            shown = tuple(self.known(where, "metric", key, metrics) for key in value["metrics"])
+            shown = self.columns(where, value["metrics"], metrics)
             named = domain_name(value["domain"]) if "domain" in value else None
             if not value["of"] or not shown:
                 raise DataError(f"{self.path}: {where} needs at least one entry of 'of' and of 'metrics'")
@@ -236,6 +236,16 @@ class _Reader:
                     raise DataError(f"{self.path}: two rows are named {name!r}")
             result |= more
         return result
+
+    def columns(self, where: str, texts: list[Any], metrics: Mapping[str, Metric]) -> tuple[str, ...]:
+        """Columns that entries of "metrics" name."""
+        result = []
+        for text in map(str, texts):
+            found = fnmatch.filter(metrics, text) if "*" in text else [self.known(where, "metric", text, metrics)]
+            if not found:
+                raise DataError(f"{self.path}: {where} has {text!r}, which names no metric; known: {', '.join(metrics)}")
+            result += found
+        return tuple(dict.fromkeys(result))
 
     def sources(self, where: str, texts: list[Any], runs: Mapping[str, Run], domain: str | None = None) -> tuple[tuple[str, str], ...]:
         """Pairs (run, evaluation) that entries of "of" name."""

@@ -14,6 +14,7 @@ from tools.data.checks import DataError
 from tools.data.decathlon import case_name
 from tools.data.plan import Plan
 from tools.data.splits import report_pairs
+from tools.experiments.reading import read_definition
 from tools.shape.particles import write_particles
 
 
@@ -33,6 +34,27 @@ def test_one_row_a_report_case(evaluated, model):
         "registration_seconds",
     ):
         assert all(float(row[column]) >= 0 for row in rows), column
+
+
+@pytest.mark.parametrize(
+    ("definition", "structures"), [("hippocampus", ("anterior", "posterior")), ("phantoms", ("femur", "tibia", "patella"))]
+)
+def test_tables_show_columns_that_are_written(evaluated, bundle, definition, structures):
+    """Of registrations: Dice of every structure, HD95, folds, SDlogJ, inverse consistency and seconds; of segmentations the first two."""
+    with open(evaluated / "metrics.csv", newline="") as stream:
+        columns = csv.DictReader(stream).fieldnames
+    written = {column.replace("core", structure) for column in columns for structure in structures}
+    found = read_definition(bundle.files(f"experiments/{definition}")[0])
+    points = {"registration_tre", "registration_tre_before"} if definition == "phantoms" else set()
+    assert set(found.metrics) <= written | points  # these data have none
+    segmentation = {f"dice_{name}" for name in ("mean", *structures)} | {"hd95_mean"}
+    measures = ("folding_percent", "sd_log_jacobian", "inverse_consistency", "seconds")
+    registration = {f"registration_{name}" for name in (*segmentation, *measures)} | points
+    assert {frozenset(row.metrics) for row in found.rows.values()} <= {
+        frozenset(segmentation),
+        frozenset(registration),
+        frozenset(segmentation | registration),
+    }
 
 
 def test_summary(evaluated):
