@@ -574,3 +574,12 @@ def test_the_shipped_definition_holds_for_the_shipped_configs(tmp_path: Path, ti
     work = Experiment(definition, BUNDLES / "deepatlas", tiny_dataset, tmp_path)
     work.check(definition.runs)
     assert np.isfinite([sum(work.steps(name).values()) for name in definition.runs]).all()
+
+
+def test_segmentation_from_all_labels_is_judged_with_and_without_the_registration() -> None:
+    """The shipped ``model.pt`` is of labels alone."""
+    definition = read_definition(BUNDLES / "deepatlas" / "configs" / "experiments" / "hippocampus.json")
+    judged = {definition.rows[item.row].of: item for item in definition.requirements.values() if item.metric == "dice_mean"}
+    for run in ("seg_only_all", "all"):
+        requirement = judged[((run, "network"),)]
+        assert (requirement.limit, requirement.value) == ("at_least", 0.885)
