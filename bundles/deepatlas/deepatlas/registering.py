@@ -7,7 +7,7 @@ import difflib
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,19 @@ class RegisteredPair:
     def warp(self, volume: np.ndarray, mode: str = "linear") -> np.ndarray:
         """Carry a volume of the moving image's grid onto the fixed image's: "linear", or "nearest" for label maps."""
         return resample(volume, self.moving_affine, self.displacement, self.affine, mode)
+
+    def warp_soft(self, label: np.ndarray, values: Sequence[int]) -> np.ndarray:
+        """Carry a label map of the moving image's grid onto the fixed image's, linearly.
+
+        Args:
+            label: (X', Y', Z').
+            values: the label values, the background first.
+
+        Returns:
+            the share of each value in each voxel, (X, Y, Z, C) float32, of sum 1; outside of the moving image all is background.
+        """
+        structures = np.stack([self.warp(label == value) for value in values[1:]], axis=-1)
+        return np.concatenate([np.clip(1 - structures.sum(-1, keepdims=True), 0, 1), structures], axis=-1)
 
 
 @dataclass
@@ -274,7 +287,11 @@ def check_points(pairs: Iterable[tuple[Case, Case]]) -> None:
 
 
 def register_pairs(
-    pairs: str | os.PathLike, registrar: Registrar, output_dir: str | os.PathLike, inverse_consistency: bool | str = False
+    pairs: str | os.PathLike,
+    registrar: Registrar,
+    output_dir: str | os.PathLike,
+    inverse_consistency: bool | str = False,
+    probabilities: bool | str = False,
 ) -> None:
     """Register every pair of a CSV and write image, field, warped label and ``metrics.csv``.
 
@@ -283,13 +300,17 @@ def register_pairs(
         registrar: what registers.
         output_dir: folder for the results.
         inverse_consistency: whether to register the swapped pair as well and report the error.
+        probabilities: whether to write the linearly warped label as well, ``..._warped_prob.nii.gz`` (X, Y, Z, C), as inference writes
+            its probabilities (:func:`tools.bundle.transforms.segmentation_postprocessing`).
 
     Raises:
-        DataError: see :func:`read_pairs`, :func:`check_pairs` and :meth:`Registrar.check`, or ``inverse_consistency`` is no switch;
-            nothing is written then.
+        DataError: see :func:`read_pairs`, :func:`check_pairs` and :meth:`Registrar.check`; ``inverse_consistency`` or ``probabilities`` is
+            no switch, or the latter is asked for and no pair has a label to warp. Nothing is written then.
     """
-    there_and_back = to_bool(inverse_consistency)
+    there_and_back, soft = to_bool(inverse_consistency), to_bool(probabilities)
     cases = read_pairs(pairs)
+    if soft and all(moving.label is None for _, moving in cases):
+        raise DataError(f"{pairs}: --probabilities true warps labels, and no pair has a moving_label")
     check_pairs(cases, registrar.plan)
     registrar.check(cases)
     output = Path(output_dir)
@@ -301,8 +322,11 @@ def register_pairs(
         write_itk_field(output / f"{stem}_ddf.nii.gz", pair.displacement, pair.affine)
         warped_label = None
         if moving.label is not None:
-            warped_label = pair.warp(load_volume(moving.label)[0], mode="nearest")
+            label = load_volume(moving.label)[0]
+            warped_label = pair.warp(label, mode="nearest")
             write_nifti(output / f"{stem}_warped_label.nii.gz", warped_label, pair.affine, registrar.plan.label_dtype)
+            if soft:
+                write_nifti(output / f"{stem}_warped_prob.nii.gz", pair.warp_soft(label, registrar.plan.label_values), pair.affine)
         rows.append(pair_metrics(fixed, moving, pair, warped_label, registrar.plan))
         logger.info(f"{stem}: {pair.seconds:.2f} s" + (f", Dice {rows[-1]['dice_mean']:.3f}" if "dice_mean" in rows[-1] else ""))
     write_metrics(output, rows, split=str(pairs), seed=None, **registrar.options)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from deepatlas.networks import registration_from_plan
-from deepatlas.registering import Registrar, check_pairs, check_points, read_pairs
+from deepatlas.registering import RegisteredPair, Registrar, check_pairs, check_points, read_pairs, register_pairs
 from tools.bundle.checkpoint import load_weights
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
@@ -64,17 +64,18 @@ def folder(ellipsoid_dataset, other_geometry, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def registered(bundle_call, model, folder, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("registered")
-    bundle_call("run", "register", pairs=folder / "pairs.csv", model_dir=model, output_dir=output, device="cpu", inverse_consistency="true")
+    options = {"model_dir": model, "output_dir": output, "device": "cpu", "inverse_consistency": "true", "probabilities": "true"}
+    bundle_call("run", "register", pairs=folder / "pairs.csv", **options)
     return output
 
 
 def test_files_lie_flat(registered):
-    names = {f"{stem}_{kind}.nii.gz" for stem in STEMS for kind in ("warped", "warped_label", "ddf")}
+    names = {f"{stem}_{kind}.nii.gz" for stem in STEMS for kind in ("warped", "warped_label", "warped_prob", "ddf")}
     assert {path.name for path in registered.iterdir()} == names | {"metrics.csv", "summary.json"}
 
 
 @pytest.mark.parametrize(("stem", "fixed"), list(zip(STEMS, ("case_00", "turned", "thick"))))
-@pytest.mark.parametrize("kind", ["warped", "warped_label", "ddf"])
+@pytest.mark.parametrize("kind", ["warped", "warped_label", "warped_prob", "ddf"])
 def test_results_lie_on_the_grid_of_the_fixed_image(registered, folder, stem, fixed, kind):
     expected, found = nib.load(folder / "imagesTr" / f"{fixed}.nii.gz"), nib.load(registered / f"{stem}_{kind}.nii.gz")
     assert found.shape[:3] == expected.shape
@@ -86,6 +87,33 @@ def test_the_registration_helps(registered, folder):
     warped = read(registered / f"{STEMS[0]}_warped_label.nii.gz")
     assert set(np.unique(warped)) == {0, 2, 5}
     assert dice(warped, fixed) > dice(moving, fixed) + 0.1
+
+
+def test_probabilities(registered):
+    soft, label = (read(registered / f"{STEMS[0]}_{kind}.nii.gz") for kind in ("warped_prob", "warped_label"))
+    assert soft.shape == (*label.shape, 3)
+    assert soft.dtype == np.float32
+    np.testing.assert_allclose(soft.sum(-1), 1, atol=1e-6)
+    assert (np.array([0, 2, 5])[soft.argmax(-1)] == label).mean() > 0.99
+    assert 0 < soft[label == 5][:, 2].min() < 0.6  # at the border
+
+
+def test_shares_of_labels_between_voxels():
+    """Each voxel looks half a voxel on, the last one beyond the moving image."""
+    label = np.broadcast_to(np.array([0, 2, 5, 5])[:, None, None], (4, 2, 2))
+    displacement = np.zeros((4, 2, 2, 3), np.float32)
+    displacement[..., 0] = np.array([-0.5, -0.5, -0.5, -1.5])[:, None, None]  # LPS
+    pair = RegisteredPair(torch.zeros(1, 3, 4, 2, 2), displacement, np.eye(4), np.eye(4), label, np.eye(4), 0.0)
+    soft = pair.warp_soft(label, (0, 2, 5))
+    expected = [[0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1], [1, 0, 0]]
+    np.testing.assert_allclose(soft, np.broadcast_to(np.array(expected)[:, None, None], (4, 2, 2, 3)), atol=1e-6)
+
+
+def test_probabilities_of_no_label(folder, model, tmp_path):
+    table = write(folder / "bare.csv", "fixed,moving\nimagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz\n")
+    with pytest.raises(DataError, match="bare.csv: --probabilities true warps labels, and no pair has a moving_label"):
+        register_pairs(table, Registrar(None, Plan.load(model / "plan.json")), tmp_path / "out", probabilities="true")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_result_in_another_geometry(registered, back_to_plain):
@@ -142,6 +170,7 @@ def test_affine_passes_and_instance_optimisation(bundle_call, model, folder, reg
     fixed = read(folder / "labelsTr" / "case_00.nii.gz")
     alone, refined = (dice(read(f / f"{STEMS[0]}_warped_label.nii.gz"), fixed) for f in (registered, tmp_path / "out"))
     assert refined > alone - 0.01
+    assert not list((tmp_path / "out").glob("*_prob.nii.gz"))  # not asked for
 
 
 def write(path: Path, text: str) -> Path:
