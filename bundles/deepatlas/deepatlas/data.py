@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from monai.transforms import Compose, Lambdad
@@ -14,7 +16,8 @@ from tools.bundle.overrides import to_bool
 from tools.bundle.run_data import RunData
 from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import check_images
-from tools.data.decathlon import read_images
+from tools.data.cropping import warn_of_cropping
+from tools.data.decathlon import Case, case_name, read_images
 from tools.data.divisions import find_divisions
 from tools.data.geometry import preprocessing
 from tools.data.plan import Plan
@@ -51,6 +54,12 @@ class DeepAtlasRunData(RunData):
             logger.info(f"{lower} and {upper} are divided by {plane} in the labels, to which answers keep; --divisions false does not look")
         return replace(plan, extra={**plan.extra, "divisions": found}) if found else plan
 
+    def check(self, need_labels: int = 1, need_particles: bool = False, given: Sequence[Mapping[str, Any]] = ()) -> None:
+        """As there; images to learn from or to validate on that the grid crops are warned of."""
+        super().check(need_labels, need_particles, given)
+        cases = [*self.split.train, *self.split.validation] or [Case(case_name(case["image"]), Path(case["image"])) for case in given]
+        warn_of_cropping(cases, self.plan)
+
 
 def case_transforms(plan: Plan) -> Compose:
     """From paths to tensors: "image" (1, D, H, W) in [0, 1] and, where there is one, "label" (1, D, H, W) of channel numbers."""
@@ -63,12 +72,15 @@ def case_transforms(plan: Plan) -> Compose:
     )
 
 
-def images_to_segment(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
+def images_to_segment(dataset_dir: str | os.PathLike, plan: Plan) -> list[dict[str, str]]:
     """The images of a data set's test list, of all its lists, or of a folder, checked, as MONAI data dictionaries.
+
+    Those that the plan's grid crops are warned of.
 
     Raises:
         DataError: there is no image, or one has a fault.
     """
     cases = read_images(dataset_dir)
     check_images(cases)
+    warn_of_cropping(cases, plan)
     return [{"image": str(case.image)} for case in cases]

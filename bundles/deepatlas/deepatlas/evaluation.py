@@ -16,6 +16,7 @@ from deepatlas.registering import Registrar, pair_metrics
 from tools.bundle.options import check_number, check_range
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.checks import DataError, check_dataset
+from tools.data.cropping import warn_of_cropping
 from tools.data.decathlon import Case, read_dataset
 from tools.data.files import write_nifti
 from tools.data.geometry import load_volume, to_plan
@@ -98,6 +99,7 @@ def evaluate(
     cases, split = evaluation_cases_of_model(dataset, model_dir, evaluate_on)
     check_dataset(dataset)
     plan = registrar.plan
+    warn_of_cropping(cases, plan)
     onto = {fixed: moving for moving, fixed in report_pairs(len(cases))}
     if registrar.network is not None:
         registrar.check((cases[fixed], cases[moving]) for fixed, moving in onto.items())

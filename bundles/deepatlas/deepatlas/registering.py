@@ -21,6 +21,7 @@ from tools.bundle.options import check_number
 from tools.bundle.overrides import to_bool
 from tools.bundle.precision import autocast, autocast_dtype
 from tools.data.checks import DataError, check_pair, first_line
+from tools.data.cropping import warn_of_cropping
 from tools.data.decathlon import Case, case_name
 from tools.data.files import write_nifti
 from tools.data.geometry import GridMapping, load_volume, onto_grid, to_plan
@@ -313,6 +314,9 @@ def register_pairs(
         raise DataError(f"{pairs}: --probabilities true warps labels, and no pair has a moving_label")
     check_pairs(cases, registrar.plan)
     registrar.check(cases)
+    # From headers on, all of a moving image is looked at.
+    cropped = [case for pair in cases for case in (pair if registrar.start == "centres" else pair[:1])]
+    warn_of_cropping({case.image: case for case in cropped}.values(), registrar.plan)
     output = Path(output_dir)
     rows = []
     for fixed, moving in cases:

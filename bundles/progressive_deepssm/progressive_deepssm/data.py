@@ -13,10 +13,11 @@ from monai.data import CacheDataset
 from monai.transforms import Compose, Lambdad, Transform
 from monai.utils import convert_to_tensor
 
-from progressive_deepssm.field import by, check_sizes
+from progressive_deepssm.field import check_sizes
 from progressive_deepssm.frame import to_frame
 from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import DataError, check_images
+from tools.data.cropping import by
 from tools.data.decathlon import Case, read_images
 from tools.data.geometry import load_volume, preprocessing
 from tools.data.plan import Plan, grid_along, read_header

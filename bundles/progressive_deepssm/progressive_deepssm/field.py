@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,14 @@ import numpy as np
 from monai.transforms import Compose, Transform
 
 from tools.data.checks import DataError
+from tools.data.cropping import by, voxels_on_grid, warn_of_cropping
 from tools.data.decathlon import Case
 from tools.data.geometry import preprocessing
-from tools.data.plan import Plan, grid_along, read_header
+from tools.data.plan import Plan
 
-__all__ = ["FIELD", "CheckSize", "by", "check_sizes", "image_transforms", "voxels_on_grid"]
-
-logger = logging.getLogger("data")
+__all__ = ["FIELD", "CheckSize", "check_sizes", "image_transforms"]
 
 FIELD = 0.75  # along each axis: what an image must show of the smallest training image, and the network's field of the image
-
-
-def voxels_on_grid(case: Case, plan: Plan) -> np.ndarray:
-    """How many voxels of the plan's grid a case's image fills along each axis, (3,), from its header."""
-    shape, spacing = grid_along(*read_header(case), plan.orientation)
-    return np.round(shape * spacing / np.array(plan.spacing)).astype(int)
 
 
 def check_sizes(cases: Iterable[Case], plan: Plan, warn: bool = True) -> None:
@@ -39,7 +31,7 @@ def check_sizes(cases: Iterable[Case], plan: Plan, warn: bool = True) -> None:
     """
     shape = plan.extra["shape"]
     field, largest = np.array(shape["field"]), np.maximum(plan.size, shape.get("largest", plan.size))
-    cropped = []
+    cases = list(cases)
     for case in cases:
         voxels = voxels_on_grid(case, plan)
         image = f"{case.image}: {by(voxels)} voxels of {by(plan.spacing)} mm"
@@ -47,11 +39,8 @@ def check_sizes(cases: Iterable[Case], plan: Plan, warn: bool = True) -> None:
             raise DataError(f"{image} are less than the network's field, {by(field)}")
         if (FIELD * voxels > largest).any():
             raise DataError(f"{image} are more than four thirds of the network's field, {by(largest)}; crop the image about the structure")
-        if (voxels > plan.size).any():
-            cropped.append(image)
-    if cropped and warn:
-        grid = f"the network's grid, {by(plan.size)}"
-        logger.warning(f"{len(cropped)} image(s) are larger than {grid}, and cropped to it about their centre, such as {cropped[0]}")
+    if warn:
+        warn_of_cropping(cases, plan)
 
 
 class CheckSize(Transform):
@@ -74,8 +63,3 @@ class CheckSize(Transform):
 def image_transforms(plan: Plan) -> Compose:
     """From "image", a path, to a tensor (1, D, H, W) in [0, 1], unless it is much smaller or larger than the network's field."""
     return Compose([CheckSize(plan), *preprocessing(plan, ["image"]).transforms])
-
-
-def by(values: Iterable[float]) -> str:
-    """Sizes as text: "48 x 64 x 48"."""
-    return " x ".join(f"{value:g}" for value in values)

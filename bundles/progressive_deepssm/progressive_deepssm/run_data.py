@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from progressive_deepssm.data import check_on_grid, check_shape_cases, check_sides
-from progressive_deepssm.field import FIELD, check_sizes, voxels_on_grid
+from progressive_deepssm.field import FIELD, check_sizes
 from tools.bundle.run_data import RunData, as_dictionaries
 from tools.data.checks import DataError
+from tools.data.cropping import voxels_on_grid
 from tools.data.decathlon import Case
 from tools.data.plan import Plan
 from tools.shape.particles import read_particles

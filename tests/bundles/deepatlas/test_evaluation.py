@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from deepatlas.evaluation import evaluate
+from deepatlas.networks import registration_from_plan
 from deepatlas.registering import Registrar
 from tools.data.checks import DataError
 from tools.data.decathlon import case_name
@@ -120,3 +122,9 @@ def test_a_folder_without_weights(model, dataset, tmp_path):
 def test_a_rotation_that_is_none(model, dataset, tmp_path, rotation):
     with pytest.raises(DataError, match=rf"--rotation must be a number from 0 to 180, not {rotation!r}"):
         evaluate(dataset, model, tmp_path, None, Registrar(None, Plan.load(model / "plan.json")), rotation=rotation)
+
+
+def test_cases_that_the_grid_crops(model, dataset, tmp_path, caplog):
+    plan = replace(Plan.load(model / "plan.json"), size=(16, 32, 32))
+    evaluate(dataset, model, tmp_path, None, Registrar(registration_from_plan(plan), plan))
+    assert caplog.text.count("3 image(s) are larger than the network's grid, 16 x 32 x 32") == 1

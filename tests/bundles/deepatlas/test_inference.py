@@ -9,7 +9,6 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from deepatlas.data import images_to_segment
 from deepatlas.evaluation import segment
 from deepatlas.networks import segmentation_from_plan
 from tools.bundle.checkpoint import load_weights
@@ -121,12 +120,6 @@ def test_a_precision_that_is_none(bundle_call, model, ellipsoid_dataset, tmp_pat
         infer(bundle_call, model, ellipsoid_dataset / "imagesTr", tmp_path / "out", precision="half")
     assert "precision must be 'auto' or one of ['bf16', 'float32', 'fp16'], not 'half'" in str(cause(caught.value))
     assert not (tmp_path / "out").exists()
-
-
-def test_images_of_a_data_set_and_of_a_folder(ellipsoid_dataset):
-    names = [f"case_{k:02d}.nii.gz" for k in range(10)]
-    for folder in (ellipsoid_dataset, ellipsoid_dataset / "imagesTr"):
-        assert [Path(case["image"]).name for case in images_to_segment(folder)] == names
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import itk
@@ -305,6 +306,15 @@ def test_a_start_by_headers_sees_all_of_a_larger_field_of_view(model, folder, tm
     pair = registrar(folder / "imagesTr" / "case_00.nii.gz", tmp_path / "wide.nii.gz")
     assert np.abs(pair.displacement).mean() < 0.3
     assert np.corrcoef(pair.warp(pair.moving).ravel(), volume.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize(("start", "images"), [("centres", 2), ("headers", 1)])
+def test_images_that_the_grid_crops(model, folder, tmp_path, caplog, start, images):
+    """Of a start by headers only the fixed one is."""
+    plan = replace(Plan.load(model / "plan.json"), size=(16, 32, 32))
+    registrar = Registrar(registration_from_plan(plan), plan, start=start)
+    register_pairs(write(folder / "cropped.csv", "fixed,moving\nimagesTr/case_00.nii.gz,imagesTr/case_01.nii.gz\n"), registrar, tmp_path)
+    assert caplog.text.count(f"{images} image(s) are larger than the network's grid, 16 x 32 x 32") == 1
 
 
 @pytest.mark.parametrize("start", ["centres", "headers"])
