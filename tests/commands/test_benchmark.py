@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from tools.benchmarks.sizes import measure_size
 from tools.commands import benchmark as module
-from tools.commands.benchmark import benchmark, compare_lncc, compare_pairs, compare_training_step, measure
+from tools.commands.benchmark import BUNDLES, benchmark, compare_lncc, compare_pairs, compare_training_step, measure
 from tools.data.checks import DataError
 from tools.data.decathlon import Case
 from tools.data.files import write_nifti
@@ -110,6 +112,34 @@ def test_another_bundle_is_refused() -> None:
 def test_formats_need_labelled_cases() -> None:
     with pytest.raises(DataError, match="formats are measured on labelled cases, give --dataset_dir"):
         benchmark("deepatlas", formats=True)
+
+
+def test_training_steps_of_named_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    networks = {"segmentation_architecture": "dynunet", "segmentation_channels": [4, 6, 8], "symmetric": True}
+    benchmark("deepatlas", to=str(tmp_path / "speed.json"), threads=1, sizes="32,32,48", **networks)
+    [row] = json.loads((tmp_path / "speed.json").read_text())["sizes"]
+    assert row["size"] == [32, 32, 48]
+    assert row["networks"] == {"segmentation": {"architecture": "dynunet", "channels": [4, 6, 8]}, "registration": {"symmetric": True}}
+    assert all(row[key] > 0 for key in ("registration_step", "segmentation_step", "registration_pair", "peak_gib"))
+    assert "(32, 32, 48): registration step" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("extra", "fault"),
+    [
+        ({"segmentation": {"architecture": "dynunet", "channels": [4] * 6}}, r"6 levels are too many for the grid of \[16, 16, 16\]"),
+        ({"registration": {"diffeomorphic": False, "symmetric": True}}, "--symmetric true needs --diffeomorphic true"),
+    ],
+)
+def test_the_networks_are_those_of_the_plan(extra: dict, fault: str) -> None:
+    with pytest.raises(DataError, match=fault):
+        measure_size(BUNDLES / "deepatlas", replace(PLAN, extra=extra), threads=1)
+
+
+@pytest.mark.parametrize("networks", [{"segmentation_architecture": "dynunet"}, {"segmentation_channels": [4, 8]}, {"symmetric": True}])
+def test_networks_are_of_training_steps(networks: dict) -> None:
+    with pytest.raises(DataError, match="--symmetric are of the networks of --sizes"):
+        benchmark("deepatlas", **networks)
 
 
 def test_a_volume_slice_by_slice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,9 @@ def benchmark(
     report: int = 40,
     seed: int = 0,
     sizes: str | None = None,
+    segmentation_architecture: str | None = None,
+    segmentation_channels: Sequence[int] | None = None,
+    symmetric: bool = False,
     formats: bool = False,
     domain: str | None = None,
 ) -> None:
@@ -78,15 +81,21 @@ def benchmark(
         report: number of cases held out for the report, as the split was written.
         seed: seed of that split.
         sizes: grids such as "64,64,64;160,192,160": training steps and peak memory are then measured at each, and nothing else.
+        segmentation_architecture, segmentation_channels, symmetric: networks of these steps, as in the training; by default a pyramid
+            with the bundle's channels, and a registration that is not symmetric.
         formats: measure the segmentation network in float32, bf16 and int8, by PyTorch and onnxruntime, on the report cases of
             ``dataset_dir``, and nothing else.
         domain: domain of the volume, by default the model's first.
 
     Raises:
-        DataError: another bundle is asked for, or the data cannot be used.
+        DataError: another bundle is asked for, networks are named without ``sizes`` or are none, or the data cannot be used.
     """
     if bundle not in ("deepatlas", "multidomain_segmentation"):
         raise DataError(f"benchmark: there is none for {bundle!r}, only for 'deepatlas' and 'multidomain_segmentation'")
+    segmentation = {"architecture": segmentation_architecture, "channels": segmentation_channels}
+    segmentation = {name: value for name, value in segmentation.items() if value is not None}
+    if (segmentation or symmetric) and not sizes:
+        raise DataError("benchmark: --segmentation_architecture, --segmentation_channels and --symmetric are of the networks of --sizes")
     threads, repeats = int(threads), int(repeats)
     # ITK reads this once, when it is first loaded
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
@@ -100,7 +109,7 @@ def benchmark(
         _write(to, result)
         return
     if sizes:
-        result["sizes"] = _measure_sizes(bundle, sizes, threads)
+        result["sizes"] = _measure_sizes(bundle, sizes, threads, {"segmentation": segmentation, "registration": {"symmetric": symmetric}})
     if formats:
         result["formats"] = _measure_formats(bundle, dataset_dir, folder, int(report), int(seed), threads)
     if sizes or formats:
@@ -147,7 +156,7 @@ def _measure_volume(bundle: str, folder: Path, domain: str | None, repeats: int,
     return {**about, "seconds": seconds}
 
 
-def _measure_sizes(bundle: str, sizes: str, threads: int) -> list[dict[str, Any]]:
+def _measure_sizes(bundle: str, sizes: str, threads: int, networks: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a size; printed as it comes."""
     try:
         grids = [tuple(int(n) for n in part.split(",")) for part in str(sizes).split(";")]
@@ -157,7 +166,7 @@ def _measure_sizes(bundle: str, sizes: str, threads: int) -> list[dict[str, Any]
         raise DataError(f'benchmark: sizes must be like "64,64,64;160,192,160", in multiples of 16, not {sizes!r}')
     rows = []
     for grid in grids:
-        row = measure_size(BUNDLES / bundle, grid, threads=threads)
+        row = measure_size(BUNDLES / bundle, _plan_for(grid, networks), threads=threads)
         steps = f"registration step {row['registration_step']:.2f} s, segmentation step {row['segmentation_step']:.2f} s"
         print(f"{grid}: {steps}, a pair {row['registration_pair']:.2f} s, peak {row['peak_gib']:.1f} GiB", flush=True)
         rows.append(row)
@@ -382,8 +391,8 @@ def _report_cases(dataset: Dataset, report: int, seed: int) -> list[Case]:
     return [cases[name] for name in names]
 
 
-def _plan_for(size: tuple[int, int, int]) -> Plan:
-    return Plan(labels={0: "background", 1: "first", 2: "second"}, size=size)
+def _plan_for(size: tuple[int, int, int], extra: Mapping[str, Any] | None = None) -> Plan:
+    return Plan(labels={0: "background", 1: "first", 2: "second"}, size=size, extra=dict(extra or {}))
 
 
 def _machine() -> dict[str, str]:
