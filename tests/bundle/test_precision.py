@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tools.bundle.precision import AutocastInferer, autocast_dtype, volume_training_dtype
+from tools.bundle.precision import AutocastInferer, autocast_dtype, precision_name, volume_training_dtype
 
 CPU = torch.device("cpu")
 
@@ -21,6 +21,11 @@ CPU = torch.device("cpu")
 )
 def test_named(precision, device, expected):
     assert autocast_dtype(precision, torch.device(device)) is expected
+
+
+@pytest.mark.parametrize("name", ["float32", "bf16", "fp16"])
+def test_a_type_is_called_what_it_is_asked_for_by(name):
+    assert precision_name(autocast_dtype(name, torch.device("cuda"))) == name
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, None)])

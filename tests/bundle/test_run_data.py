@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tools.bundle.run_data import RunData
+from tools.bundle.training_record import read_training, write_training
 from tools.data.checks import DataError
 from tools.data.plan import Plan
 from tools.data.typical import typical_cases
@@ -54,6 +55,36 @@ def test_save(tiny_dataset, tmp_path):
     assert plan.spacing == (2.0, 2.0, 2.0)
     assert plan.extra == {"channels": [4, 8]}
     assert json.loads((tmp_path / "splits.json").read_text())["train"] == [case["name"] for case in data.train]
+
+
+def test_what_a_training_is_stays_when_it_is_resumed(tiny_dataset, tmp_path):
+    make(tiny_dataset, tmp_path / "out").save({"seed": 1})
+    make(tiny_dataset, tmp_path / "out", resume=True).save({"seed": 2})  # killed before its first checkpoint: it began anew
+    assert read_training(tmp_path / "out")["seed"] == 2
+    begun(tmp_path / "out")
+    make(tiny_dataset, tmp_path / "out", resume=True).save({"seed": 3})
+    assert read_training(tmp_path / "out")["seed"] == 2
+    (tmp_path / "out" / "training.json").unlink()
+    make(tiny_dataset, tmp_path / "out", resume=True).save({"seed": 4})
+    assert read_training(tmp_path / "out")["seed"] == 4
+
+
+def test_fine_tuning_counts_the_steps_before(tiny_dataset, tmp_path):
+    Plan(labels={0: "background", 1: "left", 2: "right"}).save(tmp_path / "out" / "models" / "plan.json")
+    write_training(tmp_path / "out" / "models", {"seed": 5, "steps": {"network": 30}})
+    make(tiny_dataset, tmp_path / "out").save({"seed": 6, "steps": {"network": 4}})
+    assert "steps_before" not in read_training(tmp_path / "out")
+    make(tiny_dataset, tmp_path / "out", use_model_plan="true").save({"seed": 6, "steps": {"network": 4}})
+    found = read_training(tmp_path / "out")
+    assert (found["seed"], found["steps"], found["steps_before"]) == (6, {"network": 4}, {"network": 30})
+
+
+def test_a_models_record_that_is_unfit_leaves_nothing(tiny_dataset, tmp_path):
+    Plan(labels={0: "background", 1: "left", 2: "right"}).save(tmp_path / "out" / "models" / "plan.json")
+    (tmp_path / "out" / "models" / "training.json").write_text("{")
+    with pytest.raises(DataError, match=r"models/training\.json: not readable as JSON"):
+        make(tiny_dataset, tmp_path / "out", use_model_plan=True).save({"seed": 0})
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["models"]
 
 
 def test_without_a_data_set_the_models_plan_holds(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from random_models import DEEPATLAS, LABELS, MULTIDOMAIN, SHAPES, random_deepatlas, random_multidomain, random_shapes
 
+from tools.bundle.training_record import write_training
 from tools.commands.label import label
 from tools.data.checks import DataError
 from tools.data.files import write_nifti
@@ -79,6 +80,7 @@ def test_a_bundle_without_weights(tmp_path):
 )
 def test_a_model_of_ones_own(tmp_path, bundle, make, labels, size):
     trained = make(tmp_path)
+    write_training(trained, {"seed": 0})
     (trained / "checkpoints").mkdir()
     if bundle is MULTIDOMAIN:
         (trained / "domains.json").write_text("{}")

@@ -22,6 +22,8 @@ from monai.fl.utils.constants import ExtraItems, ModelType, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from tools.bundle.checkpoint import load_weights
+from tools.bundle.training_record import read_training
+from tools.metrics.tables import versions
 from tools.release.sizes import spatial_size, trial_values
 
 __all__ = ["REPOSITORY", "BundleContract", "BundleRuns"]
@@ -100,6 +102,12 @@ class BundleContract:
         expected = torch.load(random_model / "model.pt", weights_only=True)
         assert network.state_dict().keys() == expected.keys()
         assert all(torch.equal(value.cpu(), expected[key]) for key, value in network.state_dict().items())
+
+    def test_what_the_training_was_lies_beside_the_weights(self, model):
+        record = read_training(model)
+        steps = torch.load(model / "checkpoints" / "last.pt", weights_only=True)["iteration"]
+        assert sum(record.pop("steps").values()) == steps
+        assert record == {"seed": 0, "early_stopping_patience": 0, "precision": "float32", "versions": versions()}
 
     def test_initialise_twice_touches_no_data(self, bundle, tmp_path):
         options = {"workflow_type": "train", "logging_file": False, "dataset_dir": str(tmp_path / "none")}

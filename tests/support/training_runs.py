@@ -15,6 +15,8 @@ import torch
 from bundle_runs import REPOSITORY, BundleRuns
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tools.bundle.training_record import read_training
+
 __all__ = ["ENVIRONMENT", "assert_alike", "assert_same_files", "curves", "train_and_kill", "train_in_two_processes"]
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
@@ -34,7 +36,7 @@ def assert_same_files(first: Path, second: Path, names: Sequence[str]) -> None:
 
 def assert_alike(first: Path, second: Path, weights: str, position: tuple[int, int]) -> None:
     """The weights that one process and two have learnt agree up to rounding, and either kind can resume what the other wrote, at this
-    epoch and iteration."""
+    epoch and iteration; both say of it the same."""
     one, two = (torch.load(folder / weights, weights_only=True) for folder in (first, second))
     assert one.keys() == two.keys()
     for key in one:
@@ -42,6 +44,7 @@ def assert_alike(first: Path, second: Path, weights: str, position: tuple[int, i
     one, two = (torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (first, second))
     assert one["objects"]["network"].keys() == two["objects"]["network"].keys()
     assert (one["epoch"], one["iteration"]) == (two["epoch"], two["iteration"]) == position
+    assert read_training(first) == read_training(second) != {}
 
 
 def _assert_same(first: Any, second: Any, where: str) -> None:

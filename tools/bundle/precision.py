@@ -12,7 +12,7 @@ from torch import nn
 
 from tools.data.checks import DataError
 
-__all__ = ["AutocastInferer", "autocast", "autocast_dtype", "volume_training_dtype"]
+__all__ = ["AutocastInferer", "autocast", "autocast_dtype", "precision_name", "volume_training_dtype"]
 
 logger = logging.getLogger("training")
 
@@ -38,6 +38,11 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "fp16" and device.type == "cpu":
         raise DataError("precision 'fp16' needs a GPU; on a CPU use 'bf16' or 'float32'")
     return PRECISIONS[precision]
+
+
+def precision_name(dtype: torch.dtype | None) -> str:
+    """What a type that :func:`autocast_dtype` or :func:`volume_training_dtype` chose is called: "float32", "bf16" or "fp16"."""
+    return next(name for name, known in PRECISIONS.items() if known is dtype)
 
 
 def volume_training_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bundle.overrides import to_bool
+from tools.bundle.training_record import RECORD, write_training
 from tools.data.checks import DataError, check_dataset, check_pair
 from tools.data.decathlon import Case, Dataset, read_dataset
 from tools.data.files import remove_leftovers
@@ -51,7 +52,7 @@ class RunData:
 
     Args:
         dataset_dir: Decathlon-style folder, or "" for none.
-        output_dir: where ``plan.json`` and ``splits.json`` are written.
+        output_dir: where ``plan.json``, ``splits.json`` and ``training.json`` are written.
         model_dir: a trained model's folder; its plan is used when ``use_model_plan`` is set or there is no data set.
         split: arguments of :func:`tools.data.splits.select`; and ``label_choice``, how ``label_limit`` chooses: "random", by
             ``label_seed``, or "typical", by the images (:mod:`tools.data.typical`), where ``label_seed`` 0 begins with the most typical
@@ -179,15 +180,18 @@ class RunData:
         """Label values that a case which a client hands over may hold."""
         return self.plan.label_values
 
+    @property
+    def _checkpoint(self) -> Path:
+        return self.output_dir / "checkpoints" / "last.pt"
+
     def _check_output(self) -> None:
-        checkpoint = self.output_dir / "checkpoints" / "last.pt"
-        if not checkpoint.exists():
+        if not self._checkpoint.exists():
             weights = sorted(self.output_dir.glob("*.pt"))
             if weights and not self._resume:
                 raise DataError(f"{weights[0]}: a trained model lies here already; choose another --output_dir, or move it away")
             return
         if not self._resume:
-            raise DataError(f"{checkpoint}: a run lies here already; --resume true continues it, or choose another --output_dir")
+            raise DataError(f"{self._checkpoint}: a run lies here already; --resume true continues it, or choose another --output_dir")
         for name, same in self._comparisons().items():
             path = self.output_dir / name
             if path.is_file() and not same(path):
@@ -200,17 +204,24 @@ class RunData:
             "splits.json": lambda path: read_split(path) == self.split.record,
         }
 
-    def save(self) -> None:
-        """Write ``plan.json`` and ``splits.json`` into the output folder, which loses what a killed run had half written.
+    def save(self, training: Mapping[str, Any] | None = None) -> None:
+        """Write ``training.json``, ``plan.json`` and ``splits.json`` into the output folder, which loses what a killed run half wrote.
+
+        Args:
+            training: what ``training.json`` says of this run (:mod:`tools.bundle.training_record`); None writes none. That of a run that
+                is resumed stays.
 
         Raises:
-            DataError: another process is training into it.
+            DataError: another process is training into it, or the ``training.json`` of the model that goes on learning is unfit.
         """
         claim(self.output_dir)
         if self._resume:
             remove_leftovers(self.output_dir)
         if self._use_model_plan:
             self._say_what_stays()
+        resumed = self._resume and self._checkpoint.exists() and (self.output_dir / RECORD).exists()
+        if training is not None and not resumed:
+            write_training(self.output_dir, training, self.model_dir if self._use_model_plan else None)
         self.plan.save(self.output_dir / "plan.json")
         self._save_split()
 

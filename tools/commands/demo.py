@@ -263,7 +263,7 @@ def _summary(out_dir: Path, pictures: Sequence[Path], seconds: float) -> None:
         ("registration", "warped images and labels, displacement fields (ITK, LPS mm), metrics.csv"),
         ("segmentation", "<case>_seg.nii.gz"),
         ("evaluation", "metrics.csv, summary.json"),
-        ("model", "model.pt, registration.pt, plan.json, splits.json, tensorboard; --model_dir for your own runs"),
+        ("model", "model.pt, registration.pt, plan.json, splits.json, training.json, tensorboard; --model_dir for your own runs"),
     ):
         print(f"{name:13} {shown_path(out_dir / name)}{os.sep} ({what})")
 

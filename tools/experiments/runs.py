@@ -5,7 +5,7 @@ has ``runs/NAME/EVALUATION/`` with ``metrics.csv``, ``summary.json``, ``evaluati
 before the work begins and says when it is finished, so that nothing is done twice and no result is taken for that of other settings.
 
 What a bundle has to offer, beside the run ids ``training`` and ``evaluating``: the entry ``schedule`` of its ``train.json``, which can be
-built without data, and has ``total_steps`` and, where several networks learn by turns, ``counts()``: network to its number of steps.
+built without data, and has ``counts()``: network to its number of steps.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Experiment:
         return {**values, "dataset": _used(self._dataset, values)}
 
     def steps(self, name: str) -> dict[str, int]:
-        """Optimisation steps that each network gets in a training: ``counts()`` of the config's ``schedule``, or all of its steps.
+        """Optimisation steps that each network gets in a training: ``counts()`` of the config's ``schedule``.
 
         Raises:
             DataError: the bundle's config has no schedule, or the overrides make none.
@@ -193,7 +193,7 @@ class Experiment:
             schedule = parser.get_parsed_content("schedule")
         except RuntimeError as error:
             raise DataError(f"{self.definition.path}: run {name!r}: {cause(error) or first_line(error.__cause__ or error)}") from error
-        return schedule.counts() if hasattr(schedule, "counts") else {"network": schedule.total_steps}
+        return schedule.counts()
 
     @cached_property
     def networks(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from tools.bundle.checkpoint import load_weights
+from tools.bundle.training_record import RECORD
 from tools.data.checks import DataError, read_json
 from tools.data.files import write_json
 from tools.release.build import build, read_configs
@@ -20,8 +21,8 @@ __all__ = ["put_model"]
 def put_model(folder: Path, model_dir: str | os.PathLike) -> None:
     """Replace the model in an unpacked bundle, and what its metadata say of labels, shape, data and results.
 
-    Of the trained model the files are taken that the bundle's own model has; one that the training did not leave stays away (a DeepAtlas
-    of segmentation alone has no ``registration.pt``).
+    Of the trained model the files are taken that the bundle's own model has, and ``training.json``; one that the training did not leave
+    stays away (a DeepAtlas of segmentation alone has no ``registration.pt``).
 
     Args:
         folder: the unpacked bundle.
@@ -33,8 +34,8 @@ def put_model(folder: Path, model_dir: str | os.PathLike) -> None:
     """
     source, models, metadata_file = Path(model_dir), folder / "models", folder / "configs" / "metadata.json"
     plan = read_json(source / "plan.json")
-    names = {path.name for path in models.iterdir()} - {Path(EVALUATION).name}
-    for name in sorted(names - {"splits.json"}):
+    names = {path.name for path in models.iterdir()} - {Path(EVALUATION).name} | {RECORD}
+    for name in sorted(names - {"splits.json", RECORD}):
         if name.endswith(".json") and not (source / name).is_file():
             raise DataError(f"{source / name}: missing; has the training ended?")
     labels = _labels(Bundle.read(folder), source)

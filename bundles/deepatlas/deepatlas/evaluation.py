@@ -15,6 +15,7 @@ from torch import nn
 from deepatlas.registering import Registrar, pair_metrics
 from tools.bundle.options import check_number, check_range
 from tools.bundle.precision import autocast, autocast_dtype
+from tools.bundle.training_record import evaluated_training
 from tools.data.checks import DataError, check_dataset
 from tools.data.cropping import warn_of_cropping
 from tools.data.decathlon import Case, read_dataset
@@ -76,10 +77,10 @@ def evaluate(
     error, mm, and ``registration_tre_before`` that of the images as they are laid at the start.
 
     Args:
-        dataset_dir, model_dir, output_dir: data set, folder of the model's ``splits.json``, folder for the results.
+        dataset_dir, model_dir, output_dir: data set, folder of the model's ``splits.json`` and ``training.json``, folder for the results.
         network: F_S, or None.
         registrar: what registers; it holds the plan.
-        seed: of the training, for the summary; None where it is not known.
+        seed: of the training, for the summary; None for what ``training.json`` says.
         rotation: each moving case is turned about its centre before it is registered, about a random axis by an angle uniform
             between 0 and this many degrees. The fixed cases and the segmentation see the images as they are.
         rotation_seed: of these rotations; one seed turns the same case in the same way for every model that is evaluated on these cases.
@@ -95,6 +96,7 @@ def evaluate(
     check_number("rotation_seed", rotation_seed, least=0)
     if network is None and registrar.network is None:
         raise DataError(f"{model_dir}: neither model.pt nor registration.pt; train first, or give --model_dir")
+    training = evaluated_training(model_dir, seed)
     dataset = read_dataset(dataset_dir)
     cases, split = evaluation_cases_of_model(dataset, model_dir, evaluate_on)
     check_dataset(dataset)
@@ -126,4 +128,4 @@ def evaluate(
         found = {name: row.get(key) for name, key in (("segmentation", "dice_mean"), ("registration", "registration_dice_mean"))}
         logger.info(f"{case.name}: " + ", ".join(f"{name} Dice {value:.3f}" for name, value in found.items() if value is not None))
     options = {**registrar.options, "rotation": float(rotation), "rotation_seed": rotation_seed}
-    return write_metrics(output_dir, rows, split=split, seed=seed, **options)
+    return write_metrics(output_dir, rows, split=split, **training, **options)

@@ -16,6 +16,7 @@ from multidomain_segmentation.networks import DomainNetwork
 from multidomain_segmentation.prototypes import DomainFinder
 from multidomain_segmentation.worst import draw_worst
 from tools.bundle.overrides import to_bool
+from tools.bundle.training_record import evaluated_training
 from tools.data.checks import DataError, check_images
 from tools.data.decathlon import Case, Dataset, read_images
 from tools.data.domain_plan import DomainPlan
@@ -71,7 +72,7 @@ def evaluate(
     The column ``patient`` says whose image it is, where the data set or the training does (:func:`tools.data.splits.domain_patients`).
 
     Args:
-        dataset_dir, model_dir, output_dir: data sets, folder of the model's ``splits.json``, folder for the results.
+        dataset_dir, model_dir, output_dir: data sets, folder of the model's ``splits.json`` and ``training.json``, folder for the results.
         network: the trained network.
         plan: the plan of all domains.
         device: where it computes.
@@ -88,7 +89,7 @@ def evaluate(
         worst_pictures: number of cases of each domain, those of the lowest mean Dice, to draw as ``worst_<domain>_<rank>_<case>.png``.
         foreign_dir: images of none of the model's domains; nothing is evaluated then but whether they are refused
             (:func:`evaluate_refusals`).
-        seed: of the training, for the summary, None where it is not known; and of the map of the embeddings.
+        seed: of the training, for the summary, None for what ``training.json`` says; and of the map of the embeddings.
 
     Returns:
         the summary; its ``domains`` holds the metrics of each domain.
@@ -102,7 +103,7 @@ def evaluate(
         raise DataError(f"spacing_unit must be one of {SPACING_UNITS}, not {spacing_unit!r}")
     if not isinstance(worst_pictures, int) or isinstance(worst_pictures, bool) or worst_pictures < 0:
         raise DataError(f"worst_pictures must be a whole number from 0 on, not {worst_pictures!r}")
-    embeddings = to_bool(embeddings)
+    embeddings, training = to_bool(embeddings), evaluated_training(model_dir, seed)
     found, chosen = read_domains(dataset_dir), chosen_names(domains)
     nearest_or_raise(f"domain (in {dataset_dir})", dict.fromkeys(chosen), found)
     found = {name: dataset for name, dataset in found.items() if not chosen or name in chosen}
@@ -131,7 +132,7 @@ def evaluate(
     details: dict[str, Any] = {}
     if embeddings:
         embedded = embed_cases(answering.network, cases, plan, device)
-        details["embeddings"] = write_embeddings(output_dir, embedded, 0 if seed is None else seed)
+        details["embeddings"] = write_embeddings(output_dir, embedded, training["seed"] or 0)
     if worst_pictures:
 
         def answer(case: Case, domain: str) -> np.ndarray:
@@ -139,7 +140,7 @@ def evaluate(
 
         draw_worst(output_dir, rows, worst_pictures, cases, plan.domains, answer, spacing_unit)
     by_domain = {name: summarise([row for row in rows if row["domain"] == name]) for name in found}
-    return write_metrics(output_dir, rows, split=splits, seed=seed, spacing_unit=spacing_unit, domains=by_domain, **details)
+    return write_metrics(output_dir, rows, split=splits, **training, spacing_unit=spacing_unit, domains=by_domain, **details)
 
 
 def evaluate_refusals(
@@ -158,7 +159,7 @@ def evaluate_refusals(
         model_dir, output_dir: folder of the model, folder for the results.
         plan: the plan of all domains.
         device: where the network computes.
-        seed: of the training, for the summary.
+        seed: of the training, for the summary; None for what ``training.json`` says.
 
     Returns:
         the summary.
@@ -168,11 +169,12 @@ def evaluate_refusals(
     """
     cases = read_images(foreign_dir)
     check_images(cases)
+    training = evaluated_training(model_dir, seed)
     finder = DomainFinder(plan, model_dir, device, force=True)
     rows = [{"case": case.name, "expected": REFUSED} | _answer(finder, case) for case in cases]
     refused = sum(row["auto_answer"] == REFUSED for row in rows) / len(rows)
     logger.info(f"{refused:.1%} of {len(rows)} images are refused")
-    return write_metrics(output_dir, rows, split=f"all images of {Path(foreign_dir).name}", seed=seed, refused=refused)
+    return write_metrics(output_dir, rows, split=f"all images of {Path(foreign_dir).name}", **training, refused=refused)
 
 
 def _patients(name: str, dataset: Dataset, record: Mapping[str, Any] | None) -> dict[str, str]:

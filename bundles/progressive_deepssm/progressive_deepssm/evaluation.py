@@ -17,6 +17,7 @@ from progressive_deepssm.field import check_sizes
 from progressive_deepssm.fitting import read_template
 from progressive_deepssm.modelling import ShapeModeller, ShapePrediction
 from progressive_deepssm.uncertainty import PointErrors, add_usual_uncertainty, over_cases, rank_correlation
+from tools.bundle.training_record import evaluated_training
 from tools.data.checks import check_dataset
 from tools.data.decathlon import Case, read_dataset
 from tools.data.geometry import GridMapping, load_volume
@@ -102,7 +103,7 @@ def evaluate(
         plan: the plan.
         device: where it computes.
         precision: "auto", "float32", "bf16" or "fp16".
-        seed: of the training, for the summary.
+        seed: of the training, for the summary; None for what ``training.json`` says.
         details: further values for the summary.
         evaluate_on: see :func:`tools.data.splits.evaluation_cases`.
 
@@ -112,6 +113,7 @@ def evaluate(
     Raises:
         DataError: the data are unfit.
     """
+    training = evaluated_training(model_dir, seed)
     dataset = read_dataset(dataset_dir)
     cases, split = evaluation_cases_of_model(dataset, model_dir, evaluate_on)
     check_dataset(dataset, need_cases=1)
@@ -139,4 +141,4 @@ def evaluate(
     if all(by_scale.values()):
         errors_picture(Path(output_dir) / "scales.png", by_scale, "RMSE of a point in a case, mm")
     told = {"uncertainty_over_cases": over_cases(rows, sizes["scales"][-1])}
-    return write_metrics(output_dir, rows, split=split, seed=seed, **told, **(details or {}))
+    return write_metrics(output_dir, rows, split=split, **training, **told, **(details or {}))

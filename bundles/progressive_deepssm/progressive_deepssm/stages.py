@@ -90,6 +90,10 @@ class Schedule:
         begin, end = self._bounds[index : index + 2]
         return Step(self.stages[index], step / self.total_steps, (step - begin) / (end - begin))
 
+    def counts(self) -> dict[str, int]:
+        """Optimisation steps in the whole run, by the name of the only network."""
+        return {"network": self.total_steps}
+
     def last_begin(self) -> int:
         """First step of the last stage."""
         return self._bounds[-2]

@@ -12,6 +12,7 @@ import pytest
 from deepatlas.evaluation import evaluate
 from deepatlas.networks import registration_from_plan
 from deepatlas.registering import Registrar
+from tools.bundle.training_record import read_training
 from tools.data.checks import DataError
 from tools.data.decathlon import case_name
 from tools.data.plan import Plan
@@ -59,10 +60,11 @@ def test_tables_show_columns_that_are_written(evaluated, bundle, definition, str
     }
 
 
-def test_summary(evaluated):
+def test_summary(evaluated, model):
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["cases"] == 3
-    assert summary["seed"] is None  # the command does not know the training's
+    assert summary["seed"] == 0
+    assert summary["steps"] == read_training(model)["steps"]
     assert {"mean", "std", "n"} == set(summary["metrics"]["dice_mean"])
     assert summary["split"]["holdout"] == 3
     assert {"torch", "monai"} <= set(summary["versions"])

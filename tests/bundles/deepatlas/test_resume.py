@@ -47,7 +47,7 @@ def test_it_was_killed_at_random_moments_and_while_writing(killed):
 def test_killed_and_unbroken_training_end_alike(killed):
     folder, _ = killed
     assert_same_files(folder / "unbroken", folder / "killed", FILES)
-    for name in ("plan.json", "splits.json"):
+    for name in ("plan.json", "splits.json", "training.json"):
         assert (folder / "unbroken" / name).read_text() == (folder / "killed" / name).read_text()
 
 

@@ -15,6 +15,7 @@ from multidomain_segmentation.networks import network_from_plan
 from multidomain_segmentation.prototypes import keep_away, load_prototypes
 from tools.bundle.checkpoint import load_weights, save_weights
 from tools.bundle.errors import cause
+from tools.bundle.training_record import read_training
 from tools.data.checks import DataError
 from tools.data.domain_plan import DomainPlan
 
@@ -58,6 +59,11 @@ def test_the_new_domain_is_learnt(added, third, make_volume):
 def test_plan_splits_and_prototypes_hold_all_domains(added):
     for name in ("plan.json", "splits.json", "domains.json"):
         assert list(json.loads((added / name).read_text())["domains"]) == ["disc", "square", "bars"]
+
+
+def test_the_steps_of_the_model_are_those_before(added, model):
+    assert read_training(added)["steps"] == {"network": 16, "prior": 0}
+    assert read_training(added)["steps_before"] == read_training(model)["steps"]
 
 
 def test_known_domains_keep_away_from_the_new_one(added, model):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from tools.bundle.errors import cause
+from tools.bundle.training_record import read_training
 from tools.data.checks import DataError
 
 METRICS = ("dice", "sensitivity", "specificity", "hd", "assd", "ravd")
@@ -36,9 +37,11 @@ def test_one_row_a_report_case_of_every_domain(evaluated, model):
     assert "patient" not in rows[0]  # nobody has said of these cases whose images they are
 
 
-def test_summary(evaluated):
+def test_summary(evaluated, model):
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["cases"] == 4
+    assert summary["seed"] == 0
+    assert summary["steps"] == read_training(model)["steps"]
     assert summary["spacing_unit"] == "voxel"
     assert summary["split"]["disc"]["holdout"] == 2
     means = [summary["domains"][name]["dice_mean"]["mean"] for name in ("disc", "square")]

@@ -33,7 +33,7 @@ def test_it_was_killed_in_both_networks_stages_at_random_moments_and_while_writi
 def test_killed_and_unbroken_training_end_alike(killed):
     unbroken, broken = (killed[0] / name for name in ("unbroken", "killed"))
     assert_same_files(unbroken, broken, ["model.pt", "anatomical_prior.pt", "checkpoints/last.pt"])
-    for name in ("plan.json", "splits.json", "domains.json"):
+    for name in ("plan.json", "splits.json", "training.json", "domains.json"):
         assert json.loads((broken / name).read_text()) == json.loads((unbroken / name).read_text())
 
 

@@ -24,5 +24,5 @@ def test_it_was_killed_at_random_moments_and_while_writing(killed):
 def test_killed_and_unbroken_training_end_alike(killed):
     unbroken, broken = (killed[0] / name for name in ("unbroken", "killed"))
     assert_same_files(unbroken, broken, ["model.pt", "checkpoints/last.pt"])
-    for name in ("plan.json", "splits.json", "template.vtk"):
+    for name in ("plan.json", "splits.json", "training.json", "template.vtk"):
         assert (unbroken / name).read_bytes() == (broken / name).read_bytes()

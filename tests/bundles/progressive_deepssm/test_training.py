@@ -14,6 +14,7 @@ from training_runs import curves
 from progressive_deepssm.networks import network_from_plan
 from tools.bundle.checkpoint import load_weights
 from tools.bundle.errors import cause
+from tools.bundle.training_record import read_training
 from tools.data.files import write_nifti
 from tools.data.plan import Plan
 from tools.shape.particles import read_particles, write_particles
@@ -70,7 +71,7 @@ def test_it_learns(model):
     assert np.mean(values["step/segmentation"][-20:]) < 0.7 * np.mean(values["step/segmentation"][:5])
 
 
-def test_evaluation(evaluated):
+def test_evaluation(evaluated, model):
     rows = list(csv.DictReader((evaluated / "metrics.csv").open()))
     assert len(rows) == 3
     values = {key: np.array([float(row[key]) for row in rows]) for key in rows[0] if key != "case"}
@@ -83,6 +84,8 @@ def test_evaluation(evaluated):
     assert {"rmse_mm_16", "rmse_mm_32", "seconds", *correlations} <= set(values)
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["cases"] == 3
+    assert summary["seed"] == 0
+    assert summary["steps"] == read_training(model)["steps"]
     assert {metric: found["n"] for metric, found in summary["uncertainty_over_cases"].items()} == {"surface_mm": 3, "rmse_mm_64": 3}
     assert summary["metrics"]["surface_mm"]["mean"] == pytest.approx(values["surface_mm"].mean())
 
