@@ -2,8 +2,8 @@
 
 The file holds, of a training as it began:
 
-- ``seed``, and ``steps``: network to the optimisation steps that the schedule gives it; where ``early_stopping_patience`` is not 0 they
-  may have been fewer;
+- ``seed``, and ``steps``: network to the optimisation steps that the whole schedule gives it; weights of a run that has not ended, or
+  that ``early_stopping_patience`` ended, have had fewer;
 - ``steps_before``, in fine-tuning alone: those that its weights had before, over all trainings, or null where their folder does not say;
 - ``precision`` and ``versions``.
 

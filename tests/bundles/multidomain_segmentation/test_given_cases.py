@@ -12,6 +12,7 @@ import torch
 
 from multidomain_segmentation.data import DomainRunData, GivenDomains, case_transforms
 from multidomain_segmentation.prototypes import DomainFinder, Found
+from tools.bundle.training_record import read_training
 from tools.data.checks import DataError
 from tools.data.decathlon import read_dataset
 from tools.data.domain_plan import DomainPlan
@@ -92,6 +93,8 @@ def test_only_the_domain_that_occurs_learns(bundle, bundle_call, model, tiny, gi
     assert all("disc" in key for key in changed)
     assert changed_domains(model, root / "models") == {"disc"}
     assert not changed_weights(model, root / "models", "anatomical_prior.pt")
+    record = read_training(root / "models")
+    assert (sum(record["steps"].values()), record["steps_before"]) == (3, read_training(model)["steps"])
 
 
 def changed_weights(before: Path, after: Path, name: str) -> set[str]:
