@@ -124,6 +124,24 @@ def test_fine_tuning_on_other_labels(tiny_dataset, tmp_path):
         make(tiny_dataset, tmp_path, use_model_plan=True).plan  # noqa: B018
 
 
+def test_images_that_are_not_listed_are_told_of_when_a_training_begins(tiny_dataset, tmp_path, caplog):
+    path = tiny_dataset / "dataset.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "training": content["training"][:4]}))
+    data = make(tiny_dataset, tmp_path)
+    data.check()
+    assert not caplog.records
+    data.save()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(
+        f"{path}: images in imagesTr that it does not list are left out: 2, the first of them case_04.nii.gz; "
+    )
+    path.write_text(json.dumps(content))
+    make(tiny_dataset, tmp_path).save()
+    assert len(caplog.records) == 1
+
+
 def test_no_data_set(tmp_path):
     with pytest.raises(DataError, match="no data set: give --dataset_dir"):
         make("", tmp_path).check()

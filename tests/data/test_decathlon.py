@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools.data.checks import DataError
-from tools.data.decathlon import case_name, particle_name, read_dataset, read_images
+from tools.data.decathlon import case_name, particle_name, read_dataset, read_images, unlisted_images
 from tools.data.domains import read_domains
 
 
@@ -38,6 +38,22 @@ def test_reads_plain_folder(tiny_dataset):
     assert dataset.test == ()
     assert dataset.slice_axis is None
     assert dataset.cases[0].domain is None
+
+
+def test_images_that_no_list_names(edit):
+    root = edit(training=["./imagesTr/case_02.nii.gz", {"image": "imagesTr/../imagesTr/case_01.nii.gz"}], test=["imagesTr/case_04.nii.gz"])
+    (root / "imagesTr" / "._case_00.nii.gz").write_bytes(b"fork")
+    assert unlisted_images(root) == [root / "imagesTr" / f"case_0{k}.nii.gz" for k in (0, 3, 5)]
+
+
+def test_without_a_training_list_every_image_is_listed(edit):
+    assert unlisted_images(edit(training=...)) == []
+
+
+def test_listed_images_may_lie_elsewhere(edit):
+    root = edit(training=["images/case_00.nii.gz"])
+    (root / "imagesTr").rename(root / "images")
+    assert unlisted_images(root) == []
 
 
 def test_sorted_unlabelled_domain_particles(edit):

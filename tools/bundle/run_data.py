@@ -12,7 +12,7 @@ from typing import Any
 from tools.bundle.overrides import to_bool
 from tools.bundle.training_record import RECORD, write_training
 from tools.data.checks import DataError, check_dataset, check_pair
-from tools.data.decathlon import Case, Dataset, read_dataset
+from tools.data.decathlon import Case, Dataset, read_dataset, unlisted_images
 from tools.data.files import remove_leftovers
 from tools.data.folders import claim
 from tools.data.plan import Plan, make_plan
@@ -219,6 +219,7 @@ class RunData:
             remove_leftovers(self.output_dir)
         if self._use_model_plan:
             self._say_what_stays()
+        self._warn_of_unlisted()
         resumed = self._resume and self._checkpoint.exists() and (self.output_dir / RECORD).exists()
         if training is not None and not resumed:
             write_training(self.output_dir, training, self.model_dir if self._use_model_plan else None)
@@ -242,6 +243,21 @@ class RunData:
         kept = [f"{name} {own.get(name, 'unset')} (not {value})" for name, value in wanted.items() if own.get(name, False) != value]
         if kept:
             logger.info(f"{self.model_dir / 'plan.json'}: the model's own settings stay: {', '.join(kept)}")
+
+    @property
+    def _datasets(self) -> list[Dataset]:
+        """The data sets of this run."""
+        return [] if self.dataset is None else [self.dataset]
+
+    def _warn_of_unlisted(self) -> None:
+        """Log which images lie beside those that the data sets list."""
+        for root in dict.fromkeys(dataset.root for dataset in self._datasets):
+            images = unlisted_images(root)
+            if images:
+                logger.warning(
+                    f"{root / 'dataset.json'}: images in imagesTr that it does not list are left out: {len(images)}, the first of them "
+                    f'{images[0].name}; an entry {{"image": "./imagesTr/{images[0].name}"}} in "training" adds it as an unlabelled case'
+                )
 
     def _save_split(self) -> None:
         if self.dataset is not None:

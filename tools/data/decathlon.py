@@ -25,6 +25,7 @@ __all__ = [
     "read_dataset",
     "read_description",
     "read_images",
+    "unlisted_images",
 ]
 
 SUMMARIES = ("mean", "union")  # in the columns of metrics.csv
@@ -193,6 +194,20 @@ def read_images(directory: str | os.PathLike) -> list[Case]:
     if not cases:
         raise DataError(f"{root}: no image found (*.nii.gz, *.nii)")
     return cases
+
+
+def unlisted_images(directory: str | os.PathLike) -> list[Path]:
+    """The images in ``imagesTr`` that neither list of a folder's ``dataset.json`` names, sorted; none where it has no training list.
+
+    Raises:
+        DataError: see :func:`read_description` and :func:`parse_dataset`.
+    """
+    root, content = Path(directory), read_description(directory)
+    if content.get("training") is None:
+        return []
+    listed = [case for key in ("training", "test") for case in _entries(root, root / "dataset.json", content, key, None)]
+    named = {os.path.abspath(case.image) for case in listed}
+    return [image for image in _volumes(root / "imagesTr") if os.path.abspath(image) not in named]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tools.bundle.run_data import RunData, as_dictionaries
 from tools.bundle.schedule import parsed_stages
 from tools.bundle.transforms import KeepKeysd
 from tools.data.checks import DataError
-from tools.data.decathlon import Case
+from tools.data.decathlon import Case, Dataset
 from tools.data.domain_plan import DomainPlan, check_slices, make_domain_plan
 from tools.data.domains import Domains, check_domains, chosen_names, domain_name, read_domains
 from tools.data.files import write_json
@@ -205,6 +205,10 @@ class DomainRunData(RunData):
     def _own(self) -> Mapping[str, Any]:
         # smaller slices of any domain are padded to it, in answers too
         return self.plan.extra | {"patch_size": self.plan.patch_size}
+
+    @property
+    def _datasets(self) -> list[Dataset]:
+        return list(self.domains.values())
 
     def _save_split(self) -> None:
         if self.domains:

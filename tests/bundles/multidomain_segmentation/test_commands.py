@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from multidomain_segmentation.data import DomainRunData
 from tools.bundle.errors import cause
 from tools.bundle.overrides import OverrideError
 from tools.data.checks import DataError
@@ -138,3 +139,24 @@ def test_one_domain_alone(train, tmp_path):
 def test_transfer_makes_a_model_of_its_target(train, tmp_path, overlays, options):
     train(tmp_path / "out", "experiments/transfer", *overlays, **{**QUICK, "epoch_length": 4, **options}, target="disc")
     assert list(json.loads((tmp_path / "out" / "domains.json").read_text())["domains"]) == ["disc"]
+
+
+def test_images_that_a_chosen_domain_does_not_list_are_told_of(domains, tmp_path, caplog):
+    shutil.copytree(domains, tmp_path / "data")
+    for name in ("disc", "square"):
+        path = tmp_path / "data" / name / "dataset.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "training": content["training"][:5]}))
+    DomainRunData(tmp_path / "data", tmp_path / "out", domains="square").save()
+    (record,) = caplog.records
+    assert record.message.startswith(f"{path}: images in imagesTr that it does not list are left out: 1, the first of them case_05.nii.gz")
+
+
+def test_images_of_a_domain_that_is_not_chosen_are_listed(domains, tmp_path, caplog):
+    """One folder holds several domains."""
+    path = Path(shutil.copytree(domains / "disc", tmp_path / "data")) / "dataset.json"
+    content = json.loads(path.read_text())
+    entries = [{**entry, "domain": ("near", "far")[k % 2]} for k, entry in enumerate(content["training"])]
+    path.write_text(json.dumps({**content, "training": entries}))
+    DomainRunData(path.parent, tmp_path / "out", domains="far").save()
+    assert not caplog.records
