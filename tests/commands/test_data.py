@@ -70,20 +70,22 @@ def test_an_interrupted_folder_leaves_nothing(tmp_path):
 
 @pytest.fixture
 def archive(tiny_dataset, tmp_path):
-    """The tiny data set packed as the Decathlon packs, resource forks included: (url, md5)."""
+    """The tiny data set packed as the Decathlon packs, resource forks included: (url, md5, sha256)."""
     (tiny_dataset / "imagesTr" / "._case_00.nii.gz").write_bytes(b"fork")
     (tiny_dataset / "._dataset.json").write_bytes(b"fork")
     path = tmp_path / "archive" / "Task.tar"
     path.parent.mkdir()
     with tarfile.open(path, "w") as tar:
         tar.add(tiny_dataset, "Task04_Hippocampus")
-    return path.as_uri(), hashlib.md5(path.read_bytes()).hexdigest()
+    return path.as_uri(), hashlib.md5(path.read_bytes()).hexdigest(), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_hippocampus_is_unpacked_into_place(archive, tmp_path):
-    url, md5 = archive
+    url, md5, sha256 = archive
     hippocampus(str(tmp_path / "new" / "set"), url=url, md5=md5, progress=False)
-    assert sorted(path.name for path in (tmp_path / "new" / "set").iterdir()) == ["dataset.json", "imagesTr", "labelsTr"]
+    names = ["Task.tar.sha256", "dataset.json", "imagesTr", "labelsTr"]
+    assert sorted(path.name for path in (tmp_path / "new" / "set").iterdir()) == names
+    assert (tmp_path / "new" / "set" / "Task.tar.sha256").read_text() == f"{sha256}  Task.tar\n"
     assert not list((tmp_path / "new" / "set").glob("**/._*"))
     assert len(read_dataset(tmp_path / "new" / "set").cases) == 6
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["set"]
@@ -94,6 +96,28 @@ def test_hippocampus_refuses_a_wrong_checksum(archive, tmp_path):
         hippocampus(str(tmp_path / "new" / "set"), url=archive[0], md5="0" * 32, progress=False)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_hippocampus_of_a_known_sha256(archive, tmp_path):
+    """The command, by which a checksum stays text."""
+    url, md5, sha256 = archive
+    options = {"to": str(tmp_path / "set"), "url": url, "md5": md5, "sha256": sha256.upper(), "progress": "false"}
+    main(["data", "hippocampus", *(word for key, value in options.items() for word in (f"--{key}", value))])
+    assert (tmp_path / "set" / "dataset.json").is_file()
+
+
+def test_hippocampus_of_another_sha256_is_not_unpacked(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr("monai.apps.extractall", lambda *arguments, **options: pytest.fail("unpacked"))
+    url, md5, sha256 = archive
+    with pytest.raises(DataError, match=rf"Task\.tar: its sha256 is {sha256}, not {'0' * 64}: damaged, or another archive"):
+        hippocampus(str(tmp_path / "new" / "set"), url=url, md5=md5, sha256="0" * 64, progress=False)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("sha256", ["0" * 63, "g" * 64, ""])
+def test_hippocampus_refuses_what_is_no_sha256(tmp_path, sha256):
+    with pytest.raises(ValueError, match="--sha256 takes 64 hexadecimal digits"):
+        hippocampus(str(tmp_path / "set"), sha256=sha256)
 
 
 def test_hippocampus_refuses_a_missing_archive(tmp_path):

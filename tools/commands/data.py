@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from tools.data.checks import DataError
 from tools.data.folders import fill_new_folder
+from tools.release.hashes import sha256_of
 
 __all__ = ["COMMANDS", "hippocampus", "phantoms", "split", "typical"]
 
@@ -60,13 +62,17 @@ def phantoms(
     print(folder)
 
 
-def hippocampus(to: str, url: str | None = None, md5: str | None = None, progress: bool = True) -> None:
+def hippocampus(to: str, url: str | None = None, md5: str | None = None, sha256: str | None = None, progress: bool = True) -> None:
     """Download the hippocampus set of the Medical Segmentation Decathlon (Task04, CC-BY-SA 4.0) by MONAI's downloader.
+
+    The archive's sha256 is written beside the data, as ``<archive>.sha256``. Its md5, the only checksum that MONAI knows, tells damage, not
+    malice.
 
     Args:
         to: folder to make; it must not exist or be empty.
         url: of the archive, by default the one MONAI knows.
         md5: of the archive; goes with another url.
+        sha256: of the archive, 64 hexadecimal digits, where you know it; nothing is unpacked from another one.
         progress: show the download's progress bar.
     """
     from monai.apps import DecathlonDataset, download_url, extractall
@@ -74,6 +80,8 @@ def hippocampus(to: str, url: str | None = None, md5: str | None = None, progres
 
     if (url is None) != (md5 is None):
         raise ValueError("--url and --md5, the checksum of the archive behind it, go together")
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ValueError(f"--sha256 takes 64 hexadecimal digits, got {sha256!r}")
     url, md5 = url or DecathlonDataset.resource[_TASK], md5 or DecathlonDataset.md5[_TASK]
 
     def fill(folder: Path) -> None:
@@ -82,6 +90,9 @@ def hippocampus(to: str, url: str | None = None, md5: str | None = None, progres
         try:
             # MONAI's download_and_extract asks the server for a file name first, which file:// cannot answer
             download_url(url, archive, hash_val=md5, hash_type="md5", progress=progress)
+            found_sha256 = sha256_of(archive)
+            if sha256 is not None and found_sha256 != sha256.lower():
+                raise DataError(f"{url}: its sha256 is {found_sha256}, not {sha256.lower()}: damaged, or another archive")
             extractall(archive, unpacked, has_base=False)
         except (OSError, RuntimeError, HashCheckError, tarfile.TarError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())
@@ -92,6 +103,8 @@ def hippocampus(to: str, url: str | None = None, md5: str | None = None, progres
         for item in sorted(found[0].parent.iterdir()):
             if not item.name.startswith("._"):  # resource forks of the archive's maker
                 shutil.move(item, folder / item.name)
+        # as sha256sum writes and reads it
+        (folder / f"{archive.name}.sha256").write_text(f"{found_sha256}  {archive.name}\n", encoding="utf-8")
         shutil.rmtree(folder / "archive")
         shutil.rmtree(unpacked)
         for stray in sorted(folder.glob("**/._*")):
