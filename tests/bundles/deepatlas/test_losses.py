@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from monai.losses import GlobalMutualInformationLoss
 from torch import nn
 
 from deepatlas.losses import RegistrationLoss, SegmentationLoss
@@ -74,6 +75,27 @@ def test_the_similarity_compares_the_warped_image_and_the_regulariser_sees_the_f
     assert warped[0, 0, :, 0, 0].tolist() == [1, 2, 3, 3]
     assert target is fixed
     assert made.smoothness.given == (found.field,)
+
+
+HALVES = one_hot(2, 3)[:, 1:]  # 1 in half of the voxels
+
+
+@pytest.mark.parametrize(
+    ("moving", "nats"), [(HALVES, math.log(2)), (1 - HALVES, math.log(2)), (HALVES.transpose(2, 3), 0.0)], ids=["same", "inverse", "across"]
+)
+def test_mutual_information_asks_for_no_contrast(moving, nats):
+    """One of the images tells the other, whatever its intensities, or nothing of it."""
+    similarity = GlobalMutualInformationLoss(num_bins=2, sigma_ratio=0.1)  # bins at 0 and 1, which do not overlap
+    parts = RegistrationLoss(similarity, Constant(0.5), **WEIGHTS)(output(), HALVES, moving)
+    assert float(parts.similarity) == pytest.approx(-2 * nats, abs=1e-5)
+
+
+def test_mutual_information_of_images_in_place_and_shuffled():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 1, 8, 8, 8, generator=generator)
+    shuffled = image.flatten()[torch.randperm(image.numel(), generator=generator)].view_as(image)
+    similarity = GlobalMutualInformationLoss()
+    assert float(similarity(image, image)) < float(similarity(shuffled, image)) - 1
 
 
 def test_features():

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.losses import GlobalMutualInformationLoss
 from torch import nn
+from training_runs import curves
 
 from deepatlas.losses import RegistrationLoss, SegmentationLoss
 from deepatlas.networks import registration_network, segmentation_network
@@ -445,3 +447,19 @@ def test_the_real_configuration_learns(model, ellipsoid_dataset, evaluated):
     assert before < 0.55
     assert summary["metrics"]["registration_dice_mean"]["mean"] > before + 0.15
     assert summary["metrics"]["dice_mean"]["mean"] > 0.8
+
+
+def test_mutual_information_by_an_option(train, tmp_path, monkeypatch):
+    """Of MONAI, for images of different contrast, as the page says it."""
+    values, forward = [], GlobalMutualInformationLoss.forward
+
+    def noted(self, pred, target):
+        values.append(forward(self, pred, target))
+        return values[-1]
+
+    monkeypatch.setattr(GlobalMutualInformationLoss, "forward", noted)
+    options = {"epochs": 1, "epoch_length": 1, "validation_interval": 1, "similarity_weight": 2.0}
+    train(tmp_path, "experiments/unsupervised", similarity={"_target_": "monai.losses.GlobalMutualInformationLoss"}, **options)
+    there, back = map(float, values)
+    assert max(there, back) < 0
+    assert curves(tmp_path)["step/registration/similarity"] == [pytest.approx(there + back)]
