@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import pyvista as pv
 import torch
+from monai.losses import DiceCELoss
+from monai.networks.nets import UNet
+from monai.networks.utils import one_hot
+from monai.transforms import ScaleIntensityRangePercentiles
 from skimage.measure import marching_cubes
 
+from tools.bundle.steps import seeded_generator
+from tools.data.augmentation import Augmentation
 from tools.data.phantoms import JOINTS, Phantom, make_phantom, template_points, true_deformation, write_phantoms
 from tools.registration.displacement import compose, identity_grid, jacobian_determinant, warp
 
@@ -154,6 +160,49 @@ def best_threshold_dice(image: np.ndarray, foreground: np.ndarray, steps: int = 
 def test_thresholding_does_not_solve_it(joint):
     for phantom in subjects(joint):
         assert best_threshold_dice(phantom.image, phantom.label > 0) < 0.6
+
+
+def images_and_labels(phantoms: list[Phantom]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, 1, D, H, W) in [0, 1] and one-hot labels (N, C, D, H, W)."""
+    scale = ScaleIntensityRangePercentiles(0.5, 99.5, 0, 1, clip=True)
+    images = torch.stack([scale(torch.as_tensor(phantom.image[None], dtype=torch.float32)) for phantom in phantoms])
+    labels = torch.stack([torch.as_tensor(phantom.label[None]) for phantom in phantoms])
+    return images, one_hot(labels, len(phantoms[0].label_names))
+
+
+def learnt(phantoms: list[Phantom], steps: int) -> UNet:
+    """MONAI's plain U-Net after so many steps of one image each, under the deformations and intensities that the bundles learn by."""
+    images, labels = images_and_labels(phantoms)
+    augmentation = Augmentation(spacing=np.diag(phantoms[0].affine)[:3].tolist())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = UNet(3, 1, labels.shape[1], channels=(16, 32, 64, 128), strides=(2, 2, 2))
+    optimizer = torch.optim.AdamW(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, steps, pct_start=0.1)
+    loss = DiceCELoss(include_background=False, softmax=True)
+    for step in range(steps):
+        generator, case = seeded_generator(0, step), [step % len(phantoms)]
+        image, label = augmentation.deform(images[case], labels[case], generator)
+        optimizer.zero_grad()
+        loss(network(augmentation.intensities(image, generator)), label).backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def mean_dice(network: UNet, phantoms: list[Phantom]) -> float:
+    answers = [network(image[None]).argmax(1)[0].numpy() for image in images_and_labels(phantoms)[0]]
+    return float(np.mean([dice(phantom.label, answer, len(phantom.label_names) - 1) for phantom, answer in zip(phantoms, answers)]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("joint", JOINTS)
+def test_a_unet_of_four_cases_does_not_solve_it(joint):
+    """400 steps, after which it knows the four it has learnt from."""
+    network = learnt(subjects(joint), steps=400)
+    assert mean_dice(network, subjects(joint)) > 0.9
+    assert mean_dice(network, [make_phantom(joint, seed=5, case_index=index) for index in range(SUBJECTS, 2 * SUBJECTS)]) < 0.93
 
 
 @pytest.mark.parametrize("joint", JOINTS)
