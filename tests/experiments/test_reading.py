@@ -55,7 +55,8 @@ def test_repeated_runs(read):
 def test_metrics_by_pattern(read):
     metrics = {name: {"title": name} for name in ("tre", "dice_mean", "seconds", "dice_bone")}
     row = {"of": ["joint_*/network"], "metrics": ["seconds", "dice_*", "dice_bone"]}
-    rows = read(metrics=metrics, rows={"r": row}, comparisons={}, requirements={}).rows
+    structures = {"rows": ["r"], "metrics": {"dice": {"title": "Dice"}}}
+    rows = read(metrics=metrics, rows={"r": row}, structures=structures, comparisons={}, requirements={}).rows
     assert rows["r"].metrics == ("seconds", "dice_mean", "dice_bone")
 
 
