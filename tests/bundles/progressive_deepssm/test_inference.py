@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pyvista
 import torch
+from monai.bundle import ConfigParser
 
 from progressive_deepssm.inference import write_prediction
 from progressive_deepssm.modelling import ShapePrediction
@@ -54,6 +55,29 @@ def results(images, model, bundle_call, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("results")
     bundle_call("run", "inference", dataset_dir=images, model_dir=model, output_dir=output, device=CPU, precision="float32")
     return output
+
+
+@pytest.fixture
+def halved(images, model, bundle_call, tmp_path) -> Path:
+    """The results in bf16."""
+    bundle_call("run", "inference", dataset_dir=images, model_dir=model, output_dir=tmp_path, device=CPU, precision="bf16")
+    return tmp_path
+
+
+def test_precision_is_that_of_points_and_segmentation(results, halved, bundle):
+    full, half = (read_particles(folder / "plain.particles") for folder in (results, halved))
+    assert 1e-4 < np.abs(full - half).max() < 1.0
+    full, half = (np.asanyarray(nib.load(folder / "plain_seg.nii.gz").dataobj) for folder in (results, halved))
+    assert (full != half).mean() < 0.01
+    inferer = ConfigParser.load_config_files(bundle.files("inference"))["inferer"]
+    assert inferer["precision"] == "@precision"
+
+
+def test_a_precision_that_is_none(images, model, bundle_call, tmp_path):
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        bundle_call("run", "inference", dataset_dir=images, model_dir=model, output_dir=tmp_path / "out", device=CPU, precision="half")
+    assert "precision must be 'auto' or one of ['bf16', 'float32', 'fp16'], not 'half'" in str(cause(caught.value))
+    assert not (tmp_path / "out").exists()
 
 
 def test_files(results):
