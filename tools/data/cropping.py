@@ -21,10 +21,18 @@ def voxels_on_grid(case: Case, plan: Plan) -> np.ndarray:
     return np.round(shape * spacing / np.array(plan.spacing)).astype(int)
 
 
-def warn_of_cropping(cases: Iterable[Case], plan: Plan) -> None:
-    """Warn, in one line, of images that are larger than the plan's grid: how many there are, and the size of the first one."""
-    sizes = [(case, voxels_on_grid(case, plan)) for case in cases]
-    cropped = [f"{case.image}: {by(voxels)} voxels of {by(plan.spacing)} mm" for case, voxels in sizes if (voxels > plan.size).any()]
+def warn_of_cropping(cases: Iterable[Case], plan: Plan, sizes: Iterable[np.ndarray] | None = None) -> None:
+    """Warn, in one line, of images that are larger than the plan's grid: how many there are, and the size of the first one.
+
+    Args:
+        cases: the images.
+        plan: the plan.
+        sizes: of each what :func:`voxels_on_grid` says, where that is known; else the headers are read.
+    """
+    cases = list(cases)
+    sizes = [voxels_on_grid(case, plan) for case in cases] if sizes is None else sizes
+    larger = [(case, voxels) for case, voxels in zip(cases, sizes, strict=True) if (voxels > plan.size).any()]
+    cropped = [f"{case.image}: {by(voxels)} voxels of {by(plan.spacing)} mm" for case, voxels in larger]
     if cropped:
         grid = f"the network's grid, {by(plan.size)}"
         logger.warning(f"{len(cropped)} image(s) are larger than {grid}, and cropped to it about their centre, such as {cropped[0]}")

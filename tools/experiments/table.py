@@ -55,8 +55,8 @@ def read_metrics(path: Path, metrics: Sequence[str] = ()) -> list[dict[str, Any]
 
 def named_patients(files: Iterable[Path]) -> dict[tuple[str | None, str], str]:
     """(domain, case) to the ``patient`` that some ``metrics.csv`` names; results from before there was this column name none."""
-    cases = [case for path in files for case in read_metrics(path)]
-    return {(case.get("domain"), case["case"]): case["patient"] for case in cases if "patient" in case}
+    cases = [case for path in files for case in read_rows(path) if case.get("patient")]
+    return {(case.get("domain") or None, case.get("case")): case["patient"] for case in cases}
 
 
 def row_cases(

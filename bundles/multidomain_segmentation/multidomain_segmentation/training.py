@@ -129,7 +129,8 @@ class MultiDomainUpdate:
                 parts = self.loss(self.networks["network"](images, domains), labels, domains)
                 values = {f"network/{key}": getattr(parts, key) for key in ("segmentation", "contrastive", "prior")}
             else:
-                parts = self.loss.reconstruction(self.networks["prior"], labels, self.soften(labels, number))
+                shown = self.soften(labels, number) if self.prior_softness else None
+                parts = self.loss.reconstruction(self.networks["prior"], labels, shown)
                 values = {}
         network = self.networks[name]
         share = partial(_share, network) if name == "prior" and processes() > 1 else None

@@ -32,15 +32,15 @@ def check_sizes(cases: Iterable[Case], plan: Plan, warn: bool = True) -> None:
     shape = plan.extra["shape"]
     field, largest = np.array(shape["field"]), np.maximum(plan.size, shape.get("largest", plan.size))
     cases = list(cases)
-    for case in cases:
-        voxels = voxels_on_grid(case, plan)
+    sizes = [voxels_on_grid(case, plan) for case in cases]
+    for case, voxels in zip(cases, sizes, strict=True):
         image = f"{case.image}: {by(voxels)} voxels of {by(plan.spacing)} mm"
         if (voxels < field).any():
             raise DataError(f"{image} are less than the network's field, {by(field)}")
         if (FIELD * voxels > largest).any():
             raise DataError(f"{image} are more than four thirds of the network's field, {by(largest)}; crop the image about the structure")
     if warn:
-        warn_of_cropping(cases, plan)
+        warn_of_cropping(cases, plan, sizes)
 
 
 class CheckSize(Transform):
