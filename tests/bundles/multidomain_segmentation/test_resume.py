@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from ignite.engine import Events
 from training_runs import assert_same_files, train_and_kill
 
+from tools.bundle.checkpoint import ResumableCheckpoint
 from tools.bundle.errors import cause
 
 OVERLAY = "experiments/unlabelled"
@@ -35,6 +39,35 @@ def test_killed_and_unbroken_training_end_alike(killed):
     assert_same_files(unbroken, broken, ["model.pt", "anatomical_prior.pt", "checkpoints/last.pt"])
     for name in ("plan.json", "splits.json", "training.json", "domains.json"):
         assert json.loads((broken / name).read_text()) == json.loads((unbroken / name).read_text())
+
+
+class Broken(Exception):
+    """What ends a training in the middle of an epoch."""
+
+
+def test_domains_are_described_at_the_end_alone(train, tmp_path, monkeypatch):
+    """Without an overlay: the last stage is of the network, from labels."""
+    train = partial(train, **{**SETTINGS, "epochs": 4, "epoch_length": 3, "validation_interval": 2})
+    train(tmp_path / "unbroken")
+    attach = ResumableCheckpoint.attach
+
+    def breaking(self, engine):
+        attach(self, engine)
+
+        @engine.on(Events.ITERATION_COMPLETED(once=8))
+        def stop(engine):
+            raise Broken
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ResumableCheckpoint, "attach", breaking)
+        with pytest.raises(Exception):  # noqa: B017, PT011 - MONAI may wrap it
+            train(tmp_path / "broken")
+    assert torch.load(tmp_path / "broken" / "checkpoints" / "last.pt", weights_only=True)["iteration"] == 6
+    assert not (tmp_path / "broken" / "domains.json").exists()
+    train(tmp_path / "broken", resume="true")
+    assert_same_files(tmp_path / "unbroken", tmp_path / "broken", ["model.pt", "anatomical_prior.pt"])
+    for name in ("plan.json", "splits.json", "domains.json"):
+        assert json.loads((tmp_path / "broken" / name).read_text()) == json.loads((tmp_path / "unbroken" / name).read_text())
 
 
 @pytest.mark.parametrize(
